@@ -1,0 +1,143 @@
+"""Every setting of a space: its one spelling, default, bounds and line of documentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainables.config import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """Strict: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Fixed(Settings):
+    """Settings of a student's training. Any of them may become an axis under `scientific`."""
+
+    student: Literal[STUDENTS] = Field("convnet3", description="Network that is trained on the distilled set.")
+    width: PositiveInt = Field(128, description="Channels per convolution of the student.")
+    norm: Literal[NORMS] = Field("batch", description="Normalisation layer of the student.")
+    epochs: PositiveInt = Field(100, description="Passes over the distilled set.")
+    batch_size: PositiveInt = Field(50, description="Images per optimizer step.")
+    optimizer: Literal[OPTIMIZERS] = Field("adamw", description="Optimizer of the student.")
+    lr: Positive = Field(1e-3, description="Learning rate where it is not tuned under `nuisance`.")
+    weight_decay: NonNegative = Field(0.0, description="Weight decay; decoupled in adamw, coupled in sgd.")
+    momentum: Fraction = Field(0.9, description="Momentum of sgd; adamw has none.")
+    schedule: Literal[SCHEDULES] = Field(
+        "multistep", description="Learning rate over time; multistep is x 0.2 at 2/3 and 5/6 of the epochs."
+    )
+    temperature: Positive = Field(1.0, description="T of losses on probabilities.")
+    refinement: Fraction = Field(0.0, description="w: share of the smoothed hard label in the soft target.")
+    smoothing: Fraction = Field(0.1, description="alpha: label smoothing of the refining hard label.")
+    scale_t2: bool = Field(False, description="Multiply the soft term by T^2 (Hinton et al. 2015).")
+    ce_weight: NonNegative = Field(0.1, description="Weight of cross-entropy in soft_ce_ce and mse_ce.")
+    augment: Literal[AUGMENTATIONS] = Field("dsa", description="Augmentation of the views.")
+    views: PositiveInt = Field(100, description="Augmented copies of the distilled set in the label bank.")
+    labels: Literal["bank"] = Field("bank", description="Where soft labels come from: teacher logits per view.")
+    evaluate_every_epochs: PositiveInt = Field(5, description="Validation happens this often and at the end.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Number format of the student's forward pass; auto is bf16 on a GPU, else fp32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is a GPU, else cpu.")
+
+
+class Distilled(Settings):
+    """The distilled set."""
+
+    method: Literal["random"] = Field("random", description="random: real images, the baseline of arXiv:2406.10485.")
+    ipc: PositiveInt = Field(10, description="Images per class.")
+    seed: int = Field(0, description="Which random images.")
+
+
+class Data(Settings):
+    """Real data and the distilled set."""
+
+    real: Literal[REAL_DATASETS] = Field(description="Real data for teacher, validation and test.")
+    distilled: Distilled = Field(Distilled(), description="What students are trained on.")
+
+
+class TeacherTraining(Settings):
+    """How a teacher is trained on the spot."""
+
+    epochs: PositiveInt = Field(30, description="Passes over the real training split.")
+    lr: Positive = Field(5e-3, description="Learning rate of AdamW.")
+    batch_size: PositiveInt = Field(16, description="Images per step.")
+
+
+class Teacher(Settings):
+    """The network whose logits are the soft labels."""
+
+    model: Literal[STUDENTS] = Field(description="Network of the teacher.")
+    width: PositiveInt = Field(128, description="Channels per convolution.")
+    norm: Literal[NORMS] = Field("batch", description="Normalisation layer.")
+    train: TeacherTraining = Field(TeacherTraining(), description="How it is trained.")
+
+
+class Validation(Settings):
+    """The split that settings are chosen on."""
+
+    source: Literal["train"] = Field("train", alias="from", description="Which split it is taken from.")
+    frac: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, description="Share of that split.")
+
+
+class EarlyStopping(Settings):
+    """Stratified ASHA; acts on `tune` trials only."""
+
+    grace_period_epochs: PositiveInt = Field(25, description="First rung: no trial stops before it.")
+    reduction_factor: Annotated[float, Field(gt=1)] = Field(
+        3, description="Rungs are this factor apart; about one in this many goes on."
+    )
+    stratify: Literal["cell"] | list[str] = Field(
+        "cell", description="Who competes: trials of one cell, or those alike in these factors; [] is global."
+    )
+    min_rung_population: PositiveInt = Field(3, description="Nothing stops at a rung before this many reached it.")
+    audit_frac: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Share of stop decisions recorded but not executed, to measure whether stopping was safe."
+    )
+
+
+class Resources(Settings):
+    """What one trial occupies."""
+
+    cpus: PositiveInt = Field(1, description="CPU cores and threads per trial.")
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="GPU share per trial; auto packs as many trials as memory and CPUs allow."
+    )
+
+
+class SpaceSettings(Settings):
+    """A space file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = Field(
+        description="Letters, digits, - and _; the default name of the sweep."
+    )
+    data: Data = Field(description="Real data and the distilled set.")
+    teacher: Teacher = Field(description="The network whose logits are the soft labels.")
+    scientific: dict[str, Any] = Field(
+        description="Axes of the landscape: `loss`, any key of `fixed`, or a dotted key such as data.distilled.ipc."
+    )
+    nuisance: dict[str, Any] = Field(
+        default_factory=dict, description="Tuned for each cell: numeric keys of `fixed` with a domain, and `draws`."
+    )
+    fixed: Fixed = Field(Fixed(), description="Everything else; printed in the report as a caveat.")
+    replicates: PositiveInt = Field(10, description="R: seeds of the confirm stage, the same for every cell.")
+    tune_replicates: PositiveInt = Field(1, description="Seeds of the tune stage: 0, -1, ...")
+    confirm: list[Literal["best", "shared"]] = Field(
+        ["best"], min_length=1, description="Draws confirmed: each cell's best; also the best shared one per optimizer."
+    )
+    protocol: Literal["tuned", "paper"] = Field(
+        "tuned", description="paper: fixed lr, no tune stage, test split at each evaluation (test_accuracy_max)."
+    )
+    seed: int = Field(0, description="Seed of the draws and of the audits.")
+    early_stopping: EarlyStopping | None = Field(None, description="Stratified ASHA; absent means every trial ends.")
+    validation: Validation = Field(Validation(), description="The split that settings are chosen on.")
+    resources: Resources = Field(Resources(), description="What one trial occupies.")

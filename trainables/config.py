@@ -1,0 +1,161 @@
+"""What a trial is: names of losses and their knobs, canonical form, TrialConfig. Free of torch, so a typo is cheap."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+#: Knobs each loss has. `trainables.losses.LOSSES` holds the functions; a test ties the two together.
+_SOFT: Final = ("temperature", "refinement", "smoothing", "scale_t2")
+_ANGLE: Final = ("refinement", "smoothing")
+LOSS_KNOBS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ce": (),
+    "soft_ce": _SOFT,
+    "kl": _SOFT,
+    "mse": _ANGLE,
+    "soft_ce_ce": (*_SOFT, "ce_weight"),
+    "mse_ce": (*_ANGLE, "ce_weight"),
+    "cosine": _ANGLE,
+    "gift": (),
+}
+KNOBS: Final = ("temperature", "refinement", "smoothing", "scale_t2", "ce_weight")
+
+#: GIFT's released refinement adds 0.1 h^ to t^, which points along (1 - w) t^ + w h^ with w = 0.1 / 1.1.
+GIFT_REFINEMENT: Final = 1 / 11
+GIFT_SMOOTHING: Final = 0.1
+
+OPTIMIZERS: Final = ("adamw", "sgd")
+SCHEDULES: Final = ("multistep", "constant")
+STUDENTS: Final = ("convnet2", "convnet3", "convnet4")
+REAL_DATASETS: Final = ("digits",)
+AUGMENTATIONS: Final = ("dsa", "none")
+NORMS: Final = ("batch", "group", "instance", "layer", "none")
+
+KnobValue = float | bool
+SIGNIFICANT_DIGITS: Final = 12
+
+
+def round_float(value: float) -> float:
+    """A float rounded to 12 significant digits, the precision at which settings are compared."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def canonical_loss(name: str, knobs: Mapping[str, KnobValue]) -> tuple[str, dict[str, KnobValue], list[str]]:
+    """The one spelling of a loss among all that give the same gradients.
+
+    Args:
+        name: A key of LOSS_KNOBS.
+        knobs: A value for every knob the loss has; knobs it lacks are dropped.
+
+    Returns:
+        Canonical name, its knobs in the order of KNOBS, and one sentence per rewriting that changed the cell.
+
+    Raises:
+        ValueError: If the loss is unknown.
+
+    Source: algebra (DESIGN section 4); each identity is tested on gradients.
+    """
+    if name not in LOSS_KNOBS:
+        raise ValueError(f"unknown loss {name!r}; valid: {sorted(LOSS_KNOBS)}.")
+    owned: dict[str, KnobValue] = {k: knobs[k] for k in KNOBS if k in LOSS_KNOBS[name]}
+    why: list[str] = []
+    if name == "gift":
+        name, owned = "cosine", {"refinement": GIFT_REFINEMENT, "smoothing": GIFT_SMOOTHING}
+        why.append("gift is cosine with refinement 1/11 and smoothing 0.1")
+    if owned.get("ce_weight") == 0:
+        del owned["ce_weight"]
+        why.append(f"{name} with ce_weight 0 has no hard-label term")
+        name = {"soft_ce_ce": "soft_ce", "mse_ce": "mse"}[name]
+    if name == "soft_ce":
+        name = "kl"
+        why.append("soft_ce and kl differ by a constant, so their gradients are equal")
+    if owned.get("refinement") == 0:
+        del owned["smoothing"]
+        why.append("refinement 0 leaves smoothing without effect")
+    if owned.get("temperature") == 1:
+        del owned["scale_t2"]
+        why.append("at temperature 1 the factor T^2 is 1")
+    return name, {k: _rounded(v) for k, v in owned.items()}, why
+
+
+def _rounded(value: KnobValue) -> KnobValue:
+    return value if isinstance(value, bool) else round_float(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialConfig:
+    """Everything that a trial's metrics depend on; nothing else may influence them.
+
+    Attributes:
+        stage: "tune" or "confirm".
+        replicate: Seed of initial weights, batch order and order of views.
+        loss: Canonical loss name.
+        knobs: Canonical loss knobs, exactly those that have an effect.
+        optimizer: A name of OPTIMIZERS.
+        lr: Learning rate > 0, per optimizer step.
+        weight_decay: Decoupled (adamw) or coupled (sgd) weight decay >= 0.
+        momentum: SGD momentum in [0, 1); None for optimizers without.
+        schedule: A name of SCHEDULES.
+        student: A name of STUDENTS.
+        width: Channels per convolution.
+        norm: A name of NORMS.
+        epochs: Passes over the distilled set.
+        batch_size: Images per optimizer step.
+        evaluate_every_epochs: Validation happens at multiples of this and after the last epoch.
+        test_every_evaluation: Also evaluate the test split each time (`protocol: paper`).
+        precision: "fp32" or "bf16", resolved by the plan.
+        threads: CPU threads of this training; another number changes float sums in the last digits.
+        device: "cpu" or "cuda", resolved by the plan.
+        data: Key of the prepared data (distilled set, teacher, label bank, splits): a hash of its recipe.
+    """
+
+    stage: str
+    replicate: int
+    loss: str
+    knobs: Mapping[str, KnobValue] = field(default_factory=dict)
+    optimizer: str
+    lr: float
+    weight_decay: float
+    momentum: float | None = None
+    schedule: str
+    student: str
+    width: int
+    norm: str
+    epochs: int
+    batch_size: int
+    evaluate_every_epochs: int
+    test_every_evaluation: bool = False
+    precision: str
+    threads: int
+    device: str
+    data: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as a plain dictionary, ready for JSON and for Ray."""
+        return asdict(self)
+
+    @property
+    def trial_id(self) -> str:
+        """First 16 hex digits of the SHA-256 of the configuration's canonical JSON."""
+        return content_hash(self.as_dict())
+
+
+def content_hash(value: object) -> str:
+    """16 hex digits that identify any JSON-like value; floats count to 12 digits, key order does not."""
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _canonical(value: object) -> object:
+    """Numbers and containers in one spelling: 1 and 1.0 are equal, tuples are lists."""
+    if isinstance(value, Mapping):
+        return {str(k): _canonical(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(v) for v in value]
+    if isinstance(value, float):
+        value = round_float(value)
+        return int(value) if value.is_integer() else value
+    return value

@@ -1,0 +1,208 @@
+"""Train one student: the loop, a generator that yields one EpochMetrics per evaluation."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from trainables.config import TrialConfig
+from trainables.data.labels import LabelBank
+from trainables.data.real import Split
+from trainables.evaluate import accuracy
+from trainables.losses import compare, make_target
+from trainables.metrics import EpochMetrics
+from trainables.models import make_model
+from trainables.optim import make_optimizer, make_schedule
+from trainables.seeding import make_generator, seeded_globals
+
+
+@dataclass(frozen=True, slots=True)
+class TrialData:
+    """What every trial on one distilled set reads, on the trial's device; never written.
+
+    Attributes:
+        bank: Views, teacher logits, hard labels.
+        validation: Real images for choosing, normalised.
+        test: Real images for the final number, normalised.
+    """
+
+    bank: LabelBank
+    validation: Split
+    test: Split
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: str) -> TrialData:
+        """Wrap prepared arrays without copying them (on a CPU); see `TrialData.to_arrays` for the names."""
+        t = {name: _as_tensor(array).to(device) for name, array in arrays.items()}
+        return cls(
+            LabelBank(t["bank_images"], t["bank_logits"], t["bank_hard"]),
+            Split(t["validation_images"], t["validation_labels"]),
+            Split(t["test_images"], t["test_labels"]),
+        )
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays by name, the form that is cached, memory-mapped and shared with workers."""
+        tensors = {
+            "bank_images": self.bank.images,
+            "bank_logits": self.bank.logits,
+            "bank_hard": self.bank.hard,
+            "validation_images": self.validation.images,
+            "validation_labels": self.validation.labels,
+            "test_images": self.test.images,
+            "test_labels": self.test.labels,
+        }
+        return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in tensors.items()}
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the same memory. Shared arrays are read-only; torch warns of that, and trials only read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+@dataclass(slots=True)
+class TrialState:
+    """A training in progress; `state_dict` holds all that its future depends on."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    batch_order: torch.Generator
+    view_order: torch.Generator
+    views: list[int]
+    epoch: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, schedule, generators and position, loadable with `weights_only=True`."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "batch_order": self.batch_order.get_state(),
+            "view_order": self.view_order.get_state(),
+            "views": list(self.views),
+            "epoch": self.epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from where `state_dict` was taken."""
+        for part in ("model", "optimizer", "schedule"):
+            getattr(self, part).load_state_dict(state[part])
+        self.batch_order.set_state(state["batch_order"])
+        self.view_order.set_state(state["view_order"])
+        self.views, self.epoch = list(state["views"]), state["epoch"]
+
+
+def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
+    """An untrained student; weights, batch order and order of views depend on the replicate alone."""
+    channels, image_size = data.bank.images.shape[2], data.bank.images.shape[-1]
+    with seeded_globals("student weights", config.replicate):
+        model = make_model(
+            config.student,
+            width=config.width,
+            norm=config.norm,
+            channels=channels,
+            classes=data.bank.logits.shape[-1],
+            image_size=image_size,
+        )
+    model = model.to(config.device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(
+        config.optimizer, model, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+    )
+    return TrialState(
+        model=model,
+        optimizer=optimizer,
+        schedule=make_schedule(config.schedule, optimizer, epochs=config.epochs),
+        batch_order=make_generator("batch order", config.replicate),
+        view_order=make_generator("view order", config.replicate),
+        views=[],
+    )
+
+
+def train_student(
+    config: TrialConfig, data: TrialData, state: TrialState | None = None
+) -> Iterator[EpochMetrics]:
+    """Train one student on a distilled set and yield its metrics at every evaluation.
+
+    Validation happens every `evaluate_every_epochs` and after the last epoch. The test split is evaluated once, after
+    the last epoch of a `confirm` trial (or each time where `test_every_evaluation` is set). A NaN or infinite loss
+    ends the training with `diverged=True` and accuracy 1 / C.
+
+    Args:
+        config: Everything the metrics depend on.
+        data: Shared, read only, on `config.device`.
+        state: Continue from here; it is advanced in place, so the caller can keep or save the student.
+
+    Yields:
+        EpochMetrics, the last one at `config.epochs` or where the training diverged.
+    """
+    torch.set_num_threads(config.threads)
+    started = time.monotonic()
+    state = state or start_trial(config, data)
+    while state.epoch < config.epochs:
+        train_loss = _train_epoch(config, data, state)
+        diverged = not math.isfinite(train_loss)
+        if diverged or state.epoch == config.epochs or state.epoch % config.evaluate_every_epochs == 0:
+            validation, test = _evaluate(config, data, state, diverged=diverged)
+            yield EpochMetrics(state.epoch, train_loss, validation, test, time.monotonic() - started, diverged)
+        if diverged:
+            return
+
+
+def _train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> float:
+    """One pass over the distilled set under the next view; the mean loss per batch."""
+    bank, view = data.bank, _next_view(state, len(data.bank.images))
+    order = torch.randperm(len(bank.hard), generator=state.batch_order).to(bank.hard.device)
+    images = bank.images[view][order].contiguous(memory_format=torch.channels_last)
+    logits, hard = bank.logits[view][order], bank.hard[order]
+    targets = make_target(config.loss, logits, hard, config.knobs)
+    total = torch.zeros((), device=images.device)
+    splits = (part.split(config.batch_size) for part in (images, targets, hard))
+    for batch in zip(*splits, strict=True):
+        total += _train_step(config, state, *batch)
+    state.schedule.step()
+    state.epoch += 1
+    return total.item() / math.ceil(len(hard) / config.batch_size)
+
+
+def _train_step(config: TrialConfig, state: TrialState, images: Tensor, target: Tensor, hard: Tensor) -> Tensor:
+    """One optimizer step; the loss, detached, without waiting for the device."""
+    with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
+        logits = state.model(images)
+    loss = compare(config.loss, logits.float(), target, hard, config.knobs)
+    state.optimizer.zero_grad()
+    loss.backward()
+    state.optimizer.step()
+    return loss.detach()
+
+
+def _next_view(state: TrialState, views: int) -> int:
+    """Views in random order, each once before any comes again."""
+    if not state.views:
+        state.views = torch.randperm(views, generator=state.view_order).tolist()
+    return state.views.pop()
+
+
+def _evaluate(
+    config: TrialConfig, data: TrialData, state: TrialState, *, diverged: bool
+) -> tuple[float, float | None]:
+    """Validation accuracy, and test accuracy where it is due; chance level if diverged."""
+    at_end = config.stage == "confirm" and (diverged or state.epoch == config.epochs)
+    wants_test = at_end or config.test_every_evaluation
+    if diverged:
+        chance = 1 / data.bank.logits.shape[-1]
+        return chance, chance if wants_test else None
+    validation = accuracy(state.model, data.validation.images, data.validation.labels)
+    test = accuracy(state.model, data.test.images, data.test.labels) if wants_test else None
+    return validation, test
