@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 from trainables.config import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
+
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A string out of a fixed tuple; `trainables.config` owns the names."""
+
+    values: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """How pydantic checks it."""
+        return core_schema.literal_schema(list(self.values))
+
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -23,16 +38,16 @@ class Settings(BaseModel):
 class Fixed(Settings):
     """Settings of a student's training. Any of them may become an axis under `scientific`."""
 
-    student: Literal[STUDENTS] = Field("convnet3", description="Network that is trained on the distilled set.")
+    student: Annotated[str, OneOf(STUDENTS)] = Field("convnet3", description="Network that is trained on the distilled set.")
     width: PositiveInt = Field(128, description="Channels per convolution of the student.")
-    norm: Literal[NORMS] = Field("batch", description="Normalisation layer of the student.")
+    norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer of the student.")
     epochs: PositiveInt = Field(100, description="Passes over the distilled set.")
     batch_size: PositiveInt = Field(50, description="Images per optimizer step.")
-    optimizer: Literal[OPTIMIZERS] = Field("adamw", description="Optimizer of the student.")
+    optimizer: Annotated[str, OneOf(OPTIMIZERS)] = Field("adamw", description="Optimizer of the student.")
     lr: Positive = Field(1e-3, description="Learning rate where it is not tuned under `nuisance`.")
     weight_decay: NonNegative = Field(0.0, description="Weight decay; decoupled in adamw, coupled in sgd.")
     momentum: Fraction = Field(0.9, description="Momentum of sgd; adamw has none.")
-    schedule: Literal[SCHEDULES] = Field(
+    schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         "multistep", description="Learning rate over time; multistep is x 0.2 at 2/3 and 5/6 of the epochs."
     )
     temperature: Positive = Field(1.0, description="T of losses on probabilities.")
@@ -40,7 +55,7 @@ class Fixed(Settings):
     smoothing: Fraction = Field(0.1, description="alpha: label smoothing of the refining hard label.")
     scale_t2: bool = Field(False, description="Multiply the soft term by T^2 (Hinton et al. 2015).")
     ce_weight: NonNegative = Field(0.1, description="Weight of cross-entropy in soft_ce_ce and mse_ce.")
-    augment: Literal[AUGMENTATIONS] = Field("dsa", description="Augmentation of the views.")
+    augment: Annotated[str, OneOf(AUGMENTATIONS)] = Field("dsa", description="Augmentation of the views.")
     views: PositiveInt = Field(100, description="Augmented copies of the distilled set in the label bank.")
     labels: Literal["bank"] = Field("bank", description="Where soft labels come from: teacher logits per view.")
     evaluate_every_epochs: PositiveInt = Field(5, description="Validation happens this often and at the end.")
@@ -61,7 +76,7 @@ class Distilled(Settings):
 class Data(Settings):
     """Real data and the distilled set."""
 
-    real: Literal[REAL_DATASETS] = Field(description="Real data for teacher, validation and test.")
+    real: Annotated[str, OneOf(tuple(REAL_DATASETS))] = Field(description="Real data for teacher, validation and test.")
     distilled: Distilled = Field(Distilled(), description="What students are trained on.")
 
 
@@ -76,9 +91,9 @@ class TeacherTraining(Settings):
 class Teacher(Settings):
     """The network whose logits are the soft labels."""
 
-    model: Literal[STUDENTS] = Field(description="Network of the teacher.")
+    model: Annotated[str, OneOf(STUDENTS)] = Field(description="Network of the teacher.")
     width: PositiveInt = Field(128, description="Channels per convolution.")
-    norm: Literal[NORMS] = Field("batch", description="Normalisation layer.")
+    norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer.")
     train: TeacherTraining = Field(TeacherTraining(), description="How it is trained.")
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any, Final
 
 #: Knobs each loss has. `trainables.losses.LOSSES` holds the functions; a test ties the two together.
@@ -30,7 +31,9 @@ GIFT_SMOOTHING: Final = 0.1
 OPTIMIZERS: Final = ("adamw", "sgd")
 SCHEDULES: Final = ("multistep", "constant")
 STUDENTS: Final = ("convnet2", "convnet3", "convnet4")
-REAL_DATASETS: Final = ("digits",)
+#: Real datasets and the size of their test split; a test ties the sizes to the loader.
+REAL_DATASETS: Final[Mapping[str, int]] = {"digits": 599}
+MOMENTUM_OPTIMIZERS: Final = ("sgd",)
 AUGMENTATIONS: Final = ("dsa", "none")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
 
@@ -141,6 +144,13 @@ class TrialConfig:
     def trial_id(self) -> str:
         """First 16 hex digits of the SHA-256 of the configuration's canonical JSON."""
         return content_hash(self.as_dict())
+
+
+def cost_class(config: TrialConfig) -> str:
+    """Trials alike in this cost alike: it ignores loss, rates, optimizer and replicate, and knows torch's version."""
+    ignored = ("stage", "replicate", "loss", "knobs", "optimizer", "lr", "weight_decay", "momentum", "schedule")
+    wanted = {key: value for key, value in config.as_dict().items() if key not in ignored}
+    return content_hash(wanted | {"torch": version("torch")})
 
 
 def content_hash(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 
@@ -26,5 +27,6 @@ class EpochMetrics:
     diverged: bool = False
 
     def as_dict(self) -> dict[str, float | int | bool | None]:
-        """The same numbers as a plain dictionary, ready for JSON."""
-        return asdict(self)
+        """The same numbers as a plain dictionary, ready for JSON: a NaN or infinite loss is None."""
+        fields = asdict(self)
+        return fields | {"train_loss": self.train_loss if math.isfinite(self.train_loss) else None}

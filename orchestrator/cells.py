@@ -1,0 +1,134 @@
+"""Cells: combinations of scientific factors in canonical form, each trained once whatever names it has."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from search_spaces.settings import SpaceSettings
+from search_spaces.space import Arm, Space
+from trainables.config import KNOBS, LOSS_KNOBS, MOMENTUM_OPTIMIZERS, KnobValue, canonical_loss, round_float
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination of scientific factors in canonical form.
+
+    Attributes:
+        label: Unique, readable: the loss, its knobs and the context, joined by commas.
+        loss: Canonical loss.
+        knobs: Canonical knobs, exactly those with an effect.
+        context: Values of the scientific factors that no loss owns.
+        arms: Names that own the cell, sorted.
+        settings: Everything else, with the context in place.
+    """
+
+    label: str
+    loss: str
+    knobs: Mapping[str, KnobValue]
+    context: Mapping[str, Any]
+    arms: tuple[str, ...]
+    settings: SpaceSettings
+
+    @property
+    def factors(self) -> dict[str, Any]:
+        """Loss, knobs and context by name."""
+        return {"loss": self.loss, **self.knobs, **self.context}
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """All cells of a space and how they came about.
+
+    Attributes:
+        cells: In the order of the loss list, then of the axes.
+        grid_points: Combinations a naive grid over all axes would train.
+        merged: Grid points that are the same training as another, by reason.
+    """
+
+    cells: tuple[Cell, ...]
+    grid_points: int
+    merged: Mapping[str, int]
+
+
+def enumerate_cells(space: Space) -> Cells:
+    """Every cell of a space, equivalent ones merged."""
+    found: dict[str, tuple[Cell, set[str], list[str]]] = {}
+    merged: Counter[str] = Counter()
+    points = 0
+    for context in _contexts(space):
+        settings = space.at(context)
+        context, dropped = _canonical_context(context, settings)
+        for arm in space.arms:
+            missing = _missing_axes(space, arm)
+            for knobs in _knob_combinations(space, arm, settings):
+                loss, owned, why = canonical_loss(arm.loss, knobs)
+                label = cell_label({"loss": loss, **owned, **context})
+                points += missing.size
+                if missing.size > 1:
+                    merged[missing.reason] += missing.size - 1
+                if label in found:
+                    merged[_why_same(arm, found[label][2], why + dropped)] += 1
+                cell = Cell(label, loss, owned, context, (), settings)
+                found.setdefault(label, (cell, set(), why))[1].add(arm.name)
+    cells = tuple(replace(cell, arms=tuple(sorted(arms))) for cell, arms, _ in found.values())
+    return Cells(cells, points, dict(merged))
+
+
+def cell_label(factors: Mapping[str, Any]) -> str:
+    """Readable identity of a cell: kl,temperature=4,refinement=0,scale_t2=true,optimizer=adamw."""
+    loss = factors["loss"]
+    return ",".join([str(loss), *(f"{k}={format_value(v)}" for k, v in factors.items() if k != "loss")])
+
+
+def format_value(value: object) -> str:
+    """A setting in its one spelling: floats to 12 digits, booleans as YAML writes them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{round_float(float(value)):.12g}" if isinstance(value, int | float) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _MissingAxes:
+    """Axes of knobs that an arm's loss does not have: how many grid points they would add, and the reason."""
+
+    size: int
+    reason: str
+
+
+def _missing_axes(space: Space, arm: Arm) -> _MissingAxes:
+    names = [k for k in space.axes if k in KNOBS and k not in LOSS_KNOBS[arm.loss]]
+    size = 1
+    for name in names:
+        size *= len(space.axes[name])
+    return _MissingAxes(size, f"{arm.loss} has no {' and no '.join(names)}")
+
+
+def _contexts(space: Space) -> Iterator[dict[str, Any]]:
+    names = space.context_factors
+    for values in itertools.product(*(space.axes[name] for name in names)):
+        yield dict(zip(names, values, strict=True))
+
+
+def _canonical_context(context: Mapping[str, Any], settings: SpaceSettings) -> tuple[dict[str, Any], list[str]]:
+    """A context without factors that have no effect in it."""
+    context = dict(context)
+    if "momentum" in context and settings.fixed.optimizer not in MOMENTUM_OPTIMIZERS:
+        context["momentum"] = None
+        return context, [f"{settings.fixed.optimizer} has no momentum"]
+    return context, []
+
+
+def _knob_combinations(space: Space, arm: Arm, settings: SpaceSettings) -> Iterator[dict[str, KnobValue]]:
+    values = space.knob_values(arm, settings.fixed)
+    for combination in itertools.product(*values.values()):
+        yield dict(zip(values, combination, strict=True))
+
+
+def _why_same(arm: Arm, first: list[str], second: list[str]) -> str:
+    """The rewritings that only one of two equal cells went through."""
+    reasons = [reason for reason in (*first, *second) if (reason in first) != (reason in second)]
+    return "; ".join(reasons) if reasons else f"{arm.name} asks for a cell that another entry has"

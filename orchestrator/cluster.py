@@ -1,0 +1,84 @@
+"""Connect to Ray and find out what there is."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from search_spaces import ConfigError
+
+MEMORY_MARGIN = 1.2
+
+
+def local_gpu_bytes() -> list[int]:
+    """Memory of each GPU that processes on this machine may use; empty where there is none."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [int(line) * 2**20 for line in done.stdout.split()] if done.returncode == 0 else []
+
+
+def resolve_device() -> str:
+    """What `device: auto` means here."""
+    return "cuda" if local_gpu_bytes() else "cpu"
+
+
+def gpu_share(*, device_bytes: float, peak_bytes: float, device_cpus: float, trial_cpus: int) -> float:
+    """GPUs per trial: 1 / k for the largest k that fits.
+
+    k x 1.2 x peak memory of one trial process must fit the device, and k trials must have their CPUs.
+
+    Args:
+        device_bytes: Memory of one GPU.
+        peak_bytes: Measured peak of one trial, its CUDA context included.
+        device_cpus: The GPU's share of its node's CPUs.
+        trial_cpus: CPUs per trial.
+    """
+    by_memory = int(device_bytes // (MEMORY_MARGIN * peak_bytes)) if peak_bytes else 1
+    return 1 / max(1, min(by_memory, int(device_cpus // trial_cpus)))
+
+
+def resolve_gpus(setting: str | float, device: str, costs: Mapping[str, Mapping[str, float]], trial_cpus: int) -> float:
+    """What `gpus: auto` means here; an explicit fraction wins, and a CPU sweep needs none."""
+    if device == "cpu":
+        return 0.0
+    if setting != "auto":
+        return float(setting)
+    import os
+
+    gpus = local_gpu_bytes()
+    peak = max((cost["peak_device_bytes"] for cost in costs.values()), default=0.0)
+    cpus = (os.cpu_count() or 1) / max(1, len(gpus))
+    return gpu_share(device_bytes=min(gpus), peak_bytes=peak, device_cpus=cpus, trial_cpus=trial_cpus)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[str | None]:
+    """A connection to a Ray cluster, or to a new local one; gives the dashboard's address.
+
+    Raises:
+        ConfigError: If no cluster answers at the address.
+    """
+    import ray
+
+    if ray.is_initialized():  # a notebook that already has its cluster keeps it
+        yield ray.get_runtime_context().gcs_address
+        return
+    try:
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+    except (ConnectionError, ValueError) as err:
+        raise ConfigError(f"no Ray cluster answers at {address!r}: {err}") from err
+    try:
+        yield context.dashboard_url or None
+    finally:
+        ray.shutdown()
+
+
+def python_version() -> str:
+    """Of this process."""
+    return ".".join(map(str, sys.version_info[:3]))

@@ -1,0 +1,154 @@
+"""The conductor: asks the search what to run, judges reports, writes the journal. Ray and the local runner call it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.cells import Cell, format_value
+from orchestrator.journal import Journal
+from orchestrator.plan import Plan
+from orchestrator.schedulers import AUDIT, STOP, Decision, StratifiedAsha
+from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult, TwoStageSearch
+
+Listener = Callable[[str, Assignment, Any], None]
+
+
+class Conductor:
+    """Advances one sweep. Not thread-safe: one loop calls it.
+
+    Listeners hear ("start", assignment, None), ("report", assignment, new points) and ("end", assignment, result),
+    after the journal has it. They must return at once.
+    """
+
+    def __init__(self, plan: Plan, journal: Journal, records: Iterable[Mapping[str, Any]]) -> None:
+        """Rebuild searcher and scheduler from the journal's records."""
+        records = list(records)
+        self.plan = plan
+        self.search = TwoStageSearch(plan, results_of(records))
+        self.listeners: list[Listener] = []
+        self._journal = journal
+        self._asha = self._make_asha(records)
+        self._curves: dict[str, list[dict[str, Any]]] = {}
+        self._audited: set[str] = set()
+
+    def next_trial(self) -> Assignment | None:
+        """A trial to run now, or None; see `TwoStageSearch.next_trial`."""
+        assignment = self.search.next_trial()
+        if assignment is not None:
+            self._curves[assignment.trial_id] = []
+            self._audited.discard(assignment.trial_id)
+        return assignment
+
+    def start(self, assignment: Assignment) -> None:
+        """A trial has a process and begins to train."""
+        self._journal.append("start", trial_id=assignment.trial_id, started_at=time.time())
+        self._tell("start", assignment, None)
+
+    def rung_epochs(self, assignment: Assignment) -> list[int]:
+        """Epochs at which a trial must report; none for `confirm`."""
+        if self._asha is None or assignment.config.stage != "tune":
+            return []
+        return self.plan.rung_epochs(assignment.cell)
+
+    def report(self, assignment: Assignment, points: Sequence[dict[str, Any]]) -> bool:
+        """Take new points of a trial's curve; True if it must stop now (and then it has ended)."""
+        curve = self._curves[assignment.trial_id]
+        first_new = curve[-1]["epoch"] + 1 if curve else 1
+        curve.extend(points)
+        self._tell("report", assignment, points)
+        for rung in self.rung_epochs(assignment):
+            if first_new <= rung <= curve[-1]["epoch"] and self._judge(assignment, rung):
+                self._end(assignment, STOPPED, stopped_by=f"asha@{rung}")
+                return True
+        return False
+
+    def finish(self, assignment: Assignment, points: Sequence[dict[str, Any]]) -> None:
+        """A trial has ended by itself; `points` are the last of its curve."""
+        if points and self.report(assignment, points):
+            return
+        self._end(assignment, FINISHED)
+
+    def fail(self, assignment: Assignment, error: str) -> None:
+        """A trial's own code raised, or its process died."""
+        self._end(assignment, FAILED, error=error)
+
+    def _make_asha(self, records: Iterable[Mapping[str, Any]]) -> StratifiedAsha | None:
+        settings = self.plan.space.settings
+        if settings.early_stopping is None:
+            return None
+        ended = {r["trial_id"] for r in records if r["kind"] == "result" and r["status"] != FAILED}
+        asha = StratifiedAsha(settings.early_stopping, seed=settings.seed)
+        # a trial that never ended starts again from nothing and arrives at its rungs once more
+        asha.replay(r for r in records if r["kind"] == "decision" and r["trial_id"] in ended)
+        return asha
+
+    def _judge(self, assignment: Assignment, rung: int) -> bool:
+        """Decide at a rung, on the first evaluation at or after it."""
+        assert self._asha is not None
+        curve = self._curves[assignment.trial_id]
+        point = next(point for point in curve if point["epoch"] >= rung)
+        if point["diverged"]:
+            return False
+        decision = self._asha.judge(
+            assignment.trial_id,
+            stratum=stratum(self.plan, assignment.cell, assignment.config.replicate),
+            rung_epochs=rung,
+            value=point["val_accuracy"],
+        )
+        self._journal.append("decision", **_plain(decision))
+        if decision.action == AUDIT:
+            self._audited.add(assignment.trial_id)
+        return decision.action == STOP
+
+    def _end(self, assignment: Assignment, status: str, **details: Any) -> None:
+        trial_id = assignment.trial_id
+        result = TrialResult(
+            trial_id,
+            status,
+            curve=self._curves.pop(trial_id),
+            audited=trial_id in self._audited,
+            ended_at=time.time(),
+            **details,
+        )
+        place = {"cell": assignment.cell.label, "draw": assignment.draw, "config": assignment.config.as_dict()}
+        self._journal.append("result", **place, **asdict(result))
+        self.search.complete(result)
+        self._tell("end", assignment, result)
+
+    def _tell(self, event: str, assignment: Assignment, detail: Any) -> None:
+        for listener in self.listeners:
+            listener(event, assignment, detail)
+
+
+def results_of(records: Iterable[Mapping[str, Any]]) -> dict[str, TrialResult]:
+    """The last result of every trial that ended."""
+    fields = TrialResult.__dataclass_fields__
+    return {
+        record["trial_id"]: TrialResult(**{key: record[key] for key in fields if key in record})
+        for record in records
+        if record["kind"] == "result"
+    }
+
+
+def stratum(plan: Plan, cell: Cell, replicate: int) -> str:
+    """Who a tune trial competes with: its cell, or all cells alike in the given factors; always one replicate."""
+    stopping = plan.space.settings.early_stopping
+    assert stopping is not None
+    factors = {**cell.settings.fixed.model_dump(), **cell.factors}
+    if stopping.stratify == "cell":
+        name = cell.label
+    else:
+        data = {"dataset": cell.settings.data.real}
+        names = {**data, **{factor: factors.get(factor) for factor in stopping.stratify}}
+        name = ",".join(f"{key}={format_value(value)}" for key, value in names.items())
+    return f"{name}#{replicate}"
+
+
+def _plain(decision: Decision) -> dict[str, Any]:
+    """JSON has no infinity."""
+    fields = asdict(decision)
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}

@@ -1,0 +1,146 @@
+"""Where things lie on disk: the home directory and a sweep's folder in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces import ConfigError
+
+DEFAULT_HOME = "lossatlas-home"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The directory that holds the tracking store, sweeps and cache.
+
+    Attributes:
+        path: Absolute.
+    """
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | Path | None = None) -> Home:
+        """A home at a path, else at LOSSATLAS_HOME, else ./lossatlas-home."""
+        return cls(Path(path or os.environ.get("LOSSATLAS_HOME") or DEFAULT_HOME).absolute())
+
+    def require_writable(self) -> None:
+        """Make the directory.
+
+        Raises:
+            ConfigError: If it cannot be made or written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as err:
+            raise ConfigError(
+                f"home directory {self.path} is not writable ({err.strerror}); give another with --home or LOSSATLAS_HOME."
+            ) from err
+
+    @property
+    def cache(self) -> Path:
+        """Prepared data and measured costs, content-addressed."""
+        return self.path / "cache"
+
+    @property
+    def store_uri(self) -> str:
+        """The MLflow store that is used where no tracking server is given."""
+        return f"sqlite:///{self.path / 'mlflow.db'}"
+
+    def sweep(self, name: str) -> SweepFolder:
+        """The folder of a sweep, which may not exist yet."""
+        return SweepFolder(self.path / "sweeps" / name)
+
+    def existing_sweep(self, name: str) -> SweepFolder:
+        """The folder of a sweep that was started.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        folder = self.sweep(name)
+        if not folder.plan.exists():
+            names = sorted(path.parent.name for path in self.path.glob("sweeps/*/plan.json"))
+            raise ConfigError(f"no sweep {name!r} in {self.path}; there are: {names}.")
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFolder:
+    """Files of one sweep."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """Space, resolved settings, signature."""
+        return self.path / "plan.json"
+
+    @property
+    def journal(self) -> Path:
+        """Results and decisions; with the plan, the truth."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def tracked(self) -> Path:
+        """Which MLflow run mirrors which trial."""
+        return self.path / "tracked.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.path / "report"
+
+    def read_plan(self) -> dict[str, Any]:
+        """The content of plan.json."""
+        return dict(json.loads(self.plan.read_text()))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the sweep for writing.
+
+        Raises:
+            ConfigError: If another process holds it; the message names it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as err:
+                file.seek(0)
+                owner = file.read().strip()
+                raise ConfigError(f"sweep {self.path.name!r} is being run by {owner}; wait for it or use --name.") from err
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    @property
+    def is_running(self) -> bool:
+        """Another process holds the lock."""
+        try:
+            with (self.path / "lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+        json.dump(value, file, indent=1)
+    os.replace(file.name, path)

@@ -1,0 +1,77 @@
+"""The journal: an append-only file of checksummed JSON lines, the truth about a sweep."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """Records in the order of writing; each is on disk before `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending; a line torn by a crash is cut off first."""
+        self.path = path
+        self._lock = threading.Lock()
+        _cut_torn_line(path)
+        self._file = path.open("ab")
+
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Write one record and return it."""
+        record = {"kind": kind, **fields}
+        with self._lock:
+            self._file.write(_encode(record))
+            self._file.flush()
+        return record
+
+    def close(self) -> None:
+        """Force what was written onto the disk; a closed journal may be closed again."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """All intact records; a torn last line is ignored, a damaged line elsewhere is skipped with a warning."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        record = _decode(line)
+        if record is not None:
+            yield record
+        elif line.strip() and number < len(lines):
+            logger.warning("%s:%d: damaged record skipped.", path, number)
+
+
+def _encode(record: dict[str, Any]) -> bytes:
+    """JSON with the CRC-32 of the rest in front, so that a changed byte is seen."""
+    body = json.dumps(record, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    checksum, _, body = line.partition(b" ")
+    try:
+        intact = int(checksum, 16) == zlib.crc32(body)
+    except ValueError:
+        return None
+    return json.loads(body) if intact else None
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)

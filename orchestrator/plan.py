@@ -1,0 +1,210 @@
+"""The plan: which trials a space asks for, before any of them runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from orchestrator.cells import Cell, Cells, enumerate_cells
+from search_spaces import Space
+from search_spaces.domains import Value
+from trainables.config import MOMENTUM_OPTIMIZERS, TrialConfig, content_hash
+
+#: Raise when the code that makes data from a recipe changes what it makes.
+RECIPE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep will do; a function of the space and of what `auto` settings were resolved to.
+
+    Attributes:
+        name: Of the sweep.
+        space: Checked space.
+        device: "cpu" or "cuda".
+    """
+
+    name: str
+    space: Space
+    device: str
+
+    @cached_property
+    def enumeration(self) -> Cells:
+        """Cells and what was merged."""
+        return enumerate_cells(self.space)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order in which they are tuned."""
+        return self.enumeration.cells
+
+    @cached_property
+    def unit_points(self) -> list[list[float]]:
+        """Scrambled Sobol points in the unit cube, (draws, nuisance factors), the same for every cell."""
+        return sobol_points(self.space.draws, len(self.space.nuisance), self.space.settings.seed)
+
+    @property
+    def has_tune_stage(self) -> bool:
+        """One draw needs no choosing."""
+        return self.space.draws > 1
+
+    @property
+    def tune_replicates(self) -> tuple[int, ...]:
+        """0, -1, ..."""
+        return tuple(-k for k in range(self.space.settings.tune_replicates))
+
+    @property
+    def confirm_replicates(self) -> tuple[int, ...]:
+        """1 to R."""
+        return tuple(range(1, self.space.settings.replicates + 1))
+
+    def draw_values(self, cell: Cell, draw: int) -> dict[str, Value]:
+        """Nuisance values of a draw in a cell."""
+        factors = {**cell.settings.fixed.model_dump(), **cell.factors}
+        points = zip(self.space.nuisance, self.unit_points[draw], strict=True)
+        return {factor.name: factor.domain(factors).at(u) for factor, u in points}
+
+    def trial(self, cell: Cell, draw: int, replicate: int, stage: str) -> TrialConfig:
+        """The configuration of one trial."""
+        fixed = cell.settings.fixed
+        values = {name: getattr(fixed, name) for name in _COPIED} | self.draw_values(cell, draw)
+        if values["optimizer"] not in MOMENTUM_OPTIMIZERS:
+            values["momentum"] = None
+        return TrialConfig(
+            **values,
+            stage=stage,
+            replicate=replicate,
+            loss=cell.loss,
+            knobs=dict(cell.knobs),
+            test_every_evaluation=cell.settings.protocol == "paper",
+            precision=_resolve_precision(fixed.precision, self.resolve_device(cell)),
+            threads=cell.settings.resources.cpus,
+            device=self.resolve_device(cell),
+            data=content_hash(recipe(cell)),
+        )
+
+    def resolve_device(self, cell: Cell) -> str:
+        """The device of a cell's trials: the setting, or what `auto` means on this machine."""
+        return self.device if cell.settings.fixed.device == "auto" else cell.settings.fixed.device
+
+    def tune_trials(self) -> Iterator[tuple[Cell, int, TrialConfig]]:
+        """(cell, draw, trial), cell by cell, draw by draw; nothing without a tune stage."""
+        if not self.has_tune_stage:
+            return
+        for cell in self.cells:
+            for draw in range(self.space.draws):
+                for replicate in self.tune_replicates:
+                    yield cell, draw, self.trial(cell, draw, replicate, "tune")
+
+    @property
+    def trial_counts(self) -> dict[str, int]:
+        """Trials per stage, with one confirmed draw per cell."""
+        tune = len(self.cells) * self.space.draws * len(self.tune_replicates) if self.has_tune_stage else 0
+        return {"tune": tune, "confirm": len(self.cells) * len(self.confirm_replicates)}
+
+    @property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """Recipes of all prepared data, by key."""
+        return {content_hash(r): r for r in map(recipe, self.cells)}
+
+    def rung_epochs(self, cell: Cell) -> list[int]:
+        """Epochs at which early stopping looks at a tune trial of a cell."""
+        stopping = self.space.settings.early_stopping
+        if stopping is None:
+            return []
+        return rungs(stopping.grace_period_epochs, stopping.reduction_factor, cell.settings.fixed.epochs)
+
+    def signature(self) -> dict[str, Any]:
+        """What must not change (or only grow) when a sweep of this name continues; kept in plan.json."""
+        stopping = self.space.settings.early_stopping
+        return {
+            "cells": {content_hash(_identity(self, cell)): cell.label for cell in self.cells},
+            "draws": self.unit_points,
+            "replicates": self.space.settings.replicates,
+            "tune_replicates": self.space.settings.tune_replicates,
+            "confirm": sorted(self.space.settings.confirm),
+            "early_stopping": stopping.model_dump() if stopping else None,
+        }
+
+
+_COPIED = (
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "schedule",
+    "student",
+    "width",
+    "norm",
+    "epochs",
+    "batch_size",
+    "evaluate_every_epochs",
+)
+
+
+def recipe(cell: Cell) -> dict[str, Any]:
+    """What the data of a cell's trials are made from; equal recipes give equal data."""
+    settings = cell.settings
+    return {
+        "version": RECIPE_VERSION,
+        "data": settings.data.model_dump(),
+        "validation": settings.validation.model_dump(by_alias=True),
+        "teacher": settings.teacher.model_dump(),
+        "views": settings.fixed.views,
+        "augment": settings.fixed.augment,
+    }
+
+
+def sobol_points(draws: int, dimensions: int, seed: int) -> list[list[float]]:
+    """The first `draws` (a power of two) points of a scrambled Sobol sequence; more draws keep the first ones."""
+    if dimensions == 0:
+        return [[] for _ in range(draws)]
+    from scipy.stats import qmc
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The balance properties")
+        points: list[list[float]] = qmc.Sobol(dimensions, scramble=True, rng=seed).random(draws).tolist()
+    return points
+
+
+def rungs(grace_period_epochs: int, reduction_factor: float, epochs: int) -> list[int]:
+    """Epochs grace, grace * factor, grace * factor^2, ... below `epochs`."""
+    levels, level = [], float(grace_period_epochs)
+    while level < epochs:
+        levels.append(int(level))
+        level *= reduction_factor
+    return levels
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Why a plan with signature `new` cannot continue a sweep with signature `old`; empty if equal or larger."""
+    problems = []
+    missing = [label for key, label in old["cells"].items() if key not in new["cells"]]
+    if missing:
+        shown = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
+        problems.append(f"{len(missing)} cells of the sweep are missing or have other fixed settings: {shown}")
+    if new["draws"][: len(old["draws"])] != old["draws"]:
+        problems.append(f"draws: {len(old['draws'])} -> {len(new['draws'])}, and the first ones must stay")
+    for key in ("replicates", "tune_replicates"):
+        if new[key] < old[key]:
+            problems.append(f"{key}: {old[key]} -> {new[key]}; it can only grow")
+    if not set(old["confirm"]) <= set(new["confirm"]):
+        problems.append(f"confirm: {old['confirm']} -> {new['confirm']}; it can only grow")
+    if old["early_stopping"] != new["early_stopping"]:
+        problems.append(f"early_stopping: {old['early_stopping']} -> {new['early_stopping']}")
+    return problems
+
+
+def _resolve_precision(precision: str, device: str) -> str:
+    return precision if precision != "auto" else {"cpu": "fp32", "cuda": "bf16"}[device]
+
+
+def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """A cell's trials without stage, replicate and nuisance values, with the ranges those come from."""
+    config = plan.trial(cell, 0, 0, "tune").as_dict()
+    factors = {**cell.settings.fixed.model_dump(), **cell.factors}
+    ranges = {factor.name: [d.kind, *d.arguments] for factor in plan.space.nuisance for d in [factor.domain(factors)]}
+    return {key: value for key, value in config.items() if key not in ranges} | {"ranges": ranges}

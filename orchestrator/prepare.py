@@ -1,0 +1,98 @@
+"""Have data prepared and costs probed in processes of their own, so that the driver never needs torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan import Plan
+from search_spaces import ConfigError
+from trainables.config import TrialConfig, cost_class
+
+Say = Callable[[str], None]
+
+
+def prepare_data(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, Any]]:
+    """Make what the plan's recipes ask for, unless the cache has it; what is known about each, by key.
+
+    Raises:
+        ConfigError: If a recipe cannot be followed.
+    """
+    known = {key: cache / f"data-{key}" / "about.json" for key in plan.recipes}
+    if not all(path.exists() for path in known.values()):
+        _run_module("trainables.prepare", plan.recipes, cache, say)
+    return {key: json.loads(path.read_text()) for key, path in known.items()}
+
+
+def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]]:
+    """Measured cost of each class of trials, by cost class; measures what the cache lacks."""
+    costs = cached_costs(plan, cache)
+    for name, config in cost_classes(plan).items():
+        if name not in costs:
+            say(f"probe: seconds and memory of one {config.student} trial")
+            costs[name] = json.loads(_run_module("trainables.probe", config.as_dict(), cache, say))
+            _write_atomically(cache / f"probe-{name}.json", json.dumps(costs[name]))
+    return costs
+
+
+def cached_costs(plan: Plan, cache: Path) -> dict[str, dict[str, float]]:
+    """What is already known of costs, by cost class."""
+    paths = {name: cache / f"probe-{name}.json" for name in cost_classes(plan)}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def cost_classes(plan: Plan) -> dict[str, TrialConfig]:
+    """One representative trial per class of cost."""
+    classes: dict[str, TrialConfig] = {}
+    for cell in plan.cells:
+        config = plan.trial(cell, 0, 0, "tune")
+        classes.setdefault(cost_class(config), config)
+    return classes
+
+
+def sweep_cost_s(plan: Plan, costs: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Seconds of training in the whole sweep on one slot without early stopping; None if a cost is unknown."""
+    per_cell = sum(plan.trial_counts.values()) / len(plan.cells)
+    names = [cost_class(plan.trial(cell, 0, 0, "tune")) for cell in plan.cells]
+    if not all(name in costs for name in names):
+        return None
+    return sum(costs[name]["trial_s"] * per_cell for name in names)
+
+
+def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say) -> str:
+    """Run a module with JSON on its standard input; its last line of output. Lines on stderr are passed to `say`."""
+    cache.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", module, str(cache)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(json.dumps(request))
+        process.stdin.close()
+        told: list[str] = []
+        for line in process.stderr:
+            told.append(line.rstrip())
+            say(line.rstrip())
+        output = process.stdout.read()
+    if process.returncode == 2:
+        raise ConfigError(told[-1])
+    if process.returncode:
+        last = "\n".join(told[-20:])
+        raise RuntimeError(f"{module} ended with status {process.returncode}; its last lines:\n{last}")
+    return output.strip().splitlines()[-1]
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)

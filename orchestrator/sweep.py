@@ -1,0 +1,207 @@
+"""A sweep: one execution of a space, started, continued and read through this class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.conductor import Conductor, Listener
+from orchestrator.home import Home, SweepFolder, write_json
+from orchestrator.journal import Journal, read_journal
+from orchestrator.landscape.landscape import Landscape
+from orchestrator.plan import Plan, difference
+from orchestrator.prepare import Say, prepare_data, probe_costs
+from orchestrator.table import tidy_table
+from search_spaces import ConfigError, Space, load_space
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a sweep is executed; none of it changes a trial's metrics.
+
+    Attributes:
+        local: In this process, without Ray.
+        address: Of a Ray cluster; None starts one on this machine.
+        max_concurrent: At most this many trials at once.
+        tracking_uri: Of an MLflow server; None is the store in the home directory; "off" tracks nothing.
+        force: Continue although the plan shrank or changed; what no longer belongs is left out of the table.
+    """
+
+    local: bool = False
+    address: str | None = None
+    max_concurrent: int | None = None
+    tracking_uri: str | None = None
+    force: bool = False
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass
+class Sweep:
+    """One execution of a space; has a name and a folder.
+
+    `Sweep.from_space("digits").run().table` is the tidy table as a pandas DataFrame.
+
+    Attributes:
+        plan: What is to be run.
+        home: Where everything lies.
+        say: Told what is going on, in sentences.
+        listeners: Hear of every trial's start, report and end; see `Conductor`.
+        facts: What was found out while running: data, dashboard, seconds; for the end of a run and the report.
+    """
+
+    plan: Plan
+    home: Home
+    say: Say = _silent
+    listeners: list[Listener] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_space(
+        cls,
+        space: str | Path | Mapping[str, Any] | Space,
+        *,
+        name: str | None = None,
+        overrides: Sequence[str] = (),
+        home: str | Path | None = None,
+    ) -> Sweep:
+        """A sweep of a space.
+
+        Args:
+            space: A shipped name, a path, the content of a space file, or a checked space.
+            name: Of the sweep; the space's own by default.
+            overrides: "KEY=VALUE" strings, as --set takes them.
+            home: Home directory; LOSSATLAS_HOME or ./lossatlas-home by default.
+
+        Raises:
+            ConfigError: If the space has problems; nothing has been started.
+        """
+        checked = space if isinstance(space, Space) else load_space(space, overrides)
+        from orchestrator.cluster import resolve_device
+
+        return cls(Plan(name or checked.settings.name, checked, resolve_device()), Home.at(home))
+
+    @classmethod
+    def stored(cls, name: str, home: str | Path | None = None) -> Sweep:
+        """A sweep that was started before, with the plan it had.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        place = Home.at(home)
+        stored = place.existing_sweep(name).read_plan()
+        plan = Plan(name, load_space(stored["space"]), stored["device"])
+        return cls(plan, place, facts=dict(stored.get("facts", {})))
+
+    @property
+    def folder(self) -> SweepFolder:
+        """Its files."""
+        return self.home.sweep(self.plan.name)
+
+    def landscape(self) -> Landscape:
+        """What is known so far."""
+        from orchestrator.tracking import tracked_runs
+
+        records = list(read_journal(self.folder.journal))
+        table = tidy_table(
+            self.plan, records, run_ids=tracked_runs(self.folder.tracked), running=self.folder.is_running
+        )
+        return Landscape(self.plan, table, records, self.facts)
+
+    def run(self, options: RunOptions | None = None, *, on_ready: Callable[[Conductor], None] | None = None) -> Landscape:
+        """Run what is missing; the landscape at the end.
+
+        Args:
+            options: How.
+            on_ready: Called once with the conductor, before the first trial.
+
+        Raises:
+            ConfigError: If the home cannot be written, the sweep is running elsewhere, or its plan is incompatible.
+        """
+        options = options or RunOptions()
+        self.home.require_writable()
+        with self.folder.lock():
+            self._check_continues(options)
+            self._settle_device()
+            records = list(read_journal(self.folder.journal))
+            self._write_plan()
+            journal = Journal(self.folder.journal)
+            try:
+                self._run(Conductor(self.plan, journal, records), options, on_ready)
+            finally:
+                journal.close()
+                self._write_plan()
+        return self.landscape()
+
+    def _check_continues(self, options: RunOptions) -> None:
+        """Refuse a plan that does not contain the stored one."""
+        if not self.folder.plan.exists() or options.force:
+            return
+        stored = self.folder.read_plan()
+        self.plan = replace(self.plan, device=stored["device"])
+        problems = difference(stored["signature"], self.plan.signature())
+        if problems:
+            raise ConfigError(
+                [
+                    f"sweep {self.plan.name!r} exists with another plan; use --name for a new sweep, or --force.",
+                    *(f"  {problem}" for problem in problems),
+                ]
+            )
+
+    def _settle_device(self) -> None:
+        """Keep the device of a sweep that continues."""
+        self.facts.setdefault("started_at", time.time())
+
+    def _write_plan(self) -> None:
+        write_json(
+            self.folder.plan,
+            {
+                "space": dict(self.plan.space.document),
+                "device": self.plan.device,
+                "signature": self.plan.signature(),
+                "facts": self.facts,
+            },
+        )
+
+    def _run(
+        self, conductor: Conductor, options: RunOptions, on_ready: Callable[[Conductor], None] | None
+    ) -> None:
+        from orchestrator.tracking import Mirror
+
+        started = time.monotonic()
+        with Mirror(self, options.tracking_uri) as mirror:
+            conductor.listeners += [mirror.hear, *self.listeners]
+            self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)
+            if on_ready:
+                on_ready(conductor)
+            if not conductor.search.finished:
+                self._execute(conductor, options)
+            self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
+
+    def _execute(self, conductor: Conductor, options: RunOptions) -> None:
+        if options.local:
+            from orchestrator.local import run_local
+
+            run_local(conductor, self.home.cache)
+            return
+        self._execute_on_ray(conductor, options)
+
+    def _execute_on_ray(self, conductor: Conductor, options: RunOptions) -> None:
+        from orchestrator.cluster import connected, resolve_gpus
+        from orchestrator.ray_runner import Slots, run_on_ray
+        from trainables.arrays import load_arrays
+
+        self.facts["costs"] = probe_costs(self.plan, self.home.cache, self.say)
+        resources = self.plan.space.settings.resources
+        gpus = resolve_gpus(resources.gpus, self.plan.device, self.facts["costs"], resources.cpus)
+        slots = Slots(resources.cpus, gpus, options.max_concurrent)
+        self.say("starting Ray")
+        with connected(options.address) as dashboard:
+            self.facts["dashboard"] = dashboard
+            data = {key: load_arrays(key, self.home.cache) for key in self.plan.recipes}
+            run_on_ray(conductor, data, slots=slots, storage=self.folder.path / "ray")

@@ -1,0 +1,109 @@
+"""The tidy table: one row per planned trial, from the plan and the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.cells import Cell
+from orchestrator.conductor import results_of
+from orchestrator.plan import Plan
+from orchestrator.search import FAILED, Assignment, TrialResult, TwoStageSearch
+from trainables.config import KNOBS
+
+_FIRST = ["trial_id", "cell", "arms", "stage", "replicate", "draw"]
+_LAST = ["status", "stopped_by", "audited", "diverged", "selected", "epochs", "val_accuracy", "test_accuracy"]
+
+
+def tidy_table(
+    plan: Plan,
+    records: Iterable[Mapping[str, Any]],
+    *,
+    run_ids: Mapping[str, str] | None = None,
+    running: bool = False,
+) -> pd.DataFrame:
+    """One row per planned trial, in the order of the plan.
+
+    Args:
+        plan: Of the sweep.
+        records: Of its journal.
+        run_ids: MLflow run per trial id.
+        running: The sweep is alive, so trials that started and have not ended are running.
+
+    Returns:
+        Columns as DESIGN section 7 lists them; `attrs["contexts"]` holds the factors that no loss owns.
+    """
+    records = list(records)
+    every_result = results_of(records)
+    search = TwoStageSearch(plan, every_result)
+    started = {r["trial_id"] for r in records if r["kind"] == "start"} if running else set()
+    rows = [
+        _row(plan, cell, draw, replicate, stage, selected)
+        for cell in plan.cells
+        for draw, replicate, stage, selected in _places(plan, search, cell)
+    ]
+    for row in rows:
+        result = every_result.get(row["trial_id"])
+        row |= _outcome(result, search.skipped(row.pop("_cell")) and row["stage"] == "confirm")
+        if result is None and row["trial_id"] in started:
+            row["status"] = "running"
+        row["run_id"] = (run_ids or {}).get(row["trial_id"])
+    table = pd.DataFrame(rows, columns=columns(plan))
+    table.attrs["contexts"] = list(plan.space.context_factors)
+    return table
+
+
+def columns(plan: Plan) -> list[str]:
+    """Names of the table's columns for a plan."""
+    owned = [knob for knob in KNOBS if any(knob in cell.knobs for cell in plan.cells)]
+    axes = [axis for axis in plan.space.axes if axis not in owned]
+    nuisance = [factor.name for factor in plan.space.nuisance]
+    maximum = ["test_accuracy_max"] if plan.space.settings.protocol == "paper" else []
+    return [*_FIRST, "loss", *owned, *axes, *nuisance, *_LAST, *maximum, "train_s", "run_id"]
+
+
+def _places(plan: Plan, search: TwoStageSearch, cell: Cell) -> Iterator[tuple[int | None, int, str, str]]:
+    """(draw, replicate, stage, selected) of every trial of a cell; the draw is None while it is not chosen."""
+    if plan.has_tune_stage:
+        for draw in range(plan.space.draws):
+            for replicate in plan.tune_replicates:
+                yield draw, replicate, "tune", ""
+    chosen: dict[int | None, str] = {**search.selection(cell)} or {None: ""}
+    for draw, selected in chosen.items():
+        for replicate in plan.confirm_replicates:
+            yield draw, replicate, "confirm", selected
+    for draw in set(range(plan.space.draws)) - set(chosen):
+        for replicate in plan.confirm_replicates:
+            if plan.trial(cell, draw, replicate, "confirm").trial_id in search.results:
+                yield draw, replicate, "confirm", ""
+
+
+def _row(plan: Plan, cell: Cell, draw: int | None, replicate: int, stage: str, selected: str) -> dict[str, Any]:
+    """What is known of a trial before it runs."""
+    row: dict[str, Any] = {"_cell": cell, "trial_id": None, "cell": cell.label, "arms": "|".join(cell.arms)}
+    row |= {"stage": stage, "replicate": replicate, "draw": draw, "selected": selected, **cell.factors}
+    if draw is not None:
+        row["trial_id"] = Assignment(cell, draw, plan.trial(cell, draw, replicate, stage)).trial_id
+        row |= plan.draw_values(cell, draw)
+    return row
+
+
+def _outcome(result: TrialResult | None, skipped: bool) -> dict[str, Any]:
+    """What is known of a trial after it ran."""
+    if result is None:
+        return {"status": "skipped" if skipped else "pending", "audited": False, "diverged": False}
+    last = result.curve[-1] if result.curve and result.status != FAILED else {}
+    tests = [point["test_accuracy"] for point in result.curve if point["test_accuracy"] is not None]
+    return {
+        "status": result.status,
+        "stopped_by": result.stopped_by,
+        "audited": result.audited,
+        "diverged": result.diverged,
+        "epochs": result.epochs,
+        "val_accuracy": last.get("val_accuracy"),
+        "test_accuracy": last.get("test_accuracy"),
+        "test_accuracy_max": max(tests, default=None),
+        "train_s": last.get("train_s"),
+    }

@@ -1,0 +1,330 @@
+"""The only MLflow file: a mirror of the journal, kept by a thread of its own. The sweep never waits for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from orchestrator.cells import Cell
+from orchestrator.conductor import results_of
+from orchestrator.journal import Journal, read_journal
+from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
+from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+
+    from orchestrator.sweep import Sweep
+
+logger = logging.getLogger(__name__)
+
+BATCH_S = 1.0
+BATCH_METRICS = 1000
+_STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
+# A server that is away must not hold the end of a sweep for MLflow's default of minutes.
+_HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is not yet sent of one trial."""
+
+    assignment: Assignment
+    started_at: float = field(default_factory=time.time)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    result: TrialResult | None = None
+
+
+def tracked_runs(path: Path) -> dict[str, str]:
+    """MLflow run id per trial id, as far as the mirror has them."""
+    return {r["trial_id"]: r["run_id"] for r in read_journal(path) if r["kind"] == "run"}
+
+
+class Mirror:
+    """Keeps one parent run per sweep and one child run per trial.
+
+    Events are queued by `hear` and sent about once a second from a thread of its own; a trial that lasts less than
+    that is one creation, one batch and one ending. What was sent is noted in `tracked.jsonl`, so a trial id never
+    gets two runs. If the tracker fails, the sweep goes on and the next `run` sends what is missing.
+    """
+
+    def __init__(self, sweep: Sweep, tracking_uri: str | None) -> None:
+        """Nothing is sent before the context is entered."""
+        self._sweep = sweep
+        self._uri = tracking_uri or sweep.home.store_uri
+        self._queue: queue.SimpleQueue[tuple[str, Assignment, Any] | None] = queue.SimpleQueue()
+        self._pending: dict[str, _Pending] = {}
+        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+        self._failed: str | None = None
+
+    def hear(self, event: str, assignment: Assignment, detail: Any) -> None:
+        """Queue an event of the conductor; returns at once."""
+        self._queue.put((event, assignment, detail))
+
+    def __enter__(self) -> Self:
+        self._earlier = list(read_journal(self._sweep.folder.journal))
+        if self._uri != "off":
+            self._sweep.facts["tracking_uri"] = self._uri
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send what is left and end all runs."""
+        self._interrupted = kind is not None
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        if self._failed:
+            self._sweep.say(f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest.")
+
+    def _work(self) -> None:
+        """Body of the thread."""
+        try:
+            store = _Store(self._uri, self._sweep)
+            self._adopt(store)
+            alive = True
+            while alive:
+                alive = self._collect()
+                self._send(store)
+            self._close(store)
+            self._sweep.facts["tracking_cpu_s"] = time.thread_time()
+        except Exception as err:  # noqa: BLE001 (whatever a tracker does, the sweep goes on)
+            logger.warning("MLflow mirror stopped", exc_info=True)
+            self._failed = f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
+
+    def _adopt(self, store: _Store) -> None:
+        """Queue results of earlier processes that have no finished run."""
+        cells = {cell.label: cell for cell in self._sweep.plan.cells}
+        for record in self._earlier:
+            if record["kind"] == "result" and not store.is_done(record["trial_id"]):
+                self._pending.update(_pending_of(cells, record))
+
+    def _collect(self) -> bool:
+        """Take events for up to a second; False after the last one."""
+        deadline = time.monotonic() + BATCH_S
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                event = self._queue.get(timeout=left)
+            except queue.Empty:
+                break
+            if event is None:
+                return False
+            self._note(*event)
+        return True
+
+    def _note(self, event: str, assignment: Assignment, detail: Any) -> None:
+        if event == "start":
+            self._pending[assignment.trial_id] = _Pending(assignment)
+        elif event == "report":
+            self._pending.setdefault(assignment.trial_id, _Pending(assignment)).points.extend(detail)
+        else:
+            self._pending.setdefault(assignment.trial_id, _Pending(assignment)).result = detail
+
+    def _send(self, store: _Store) -> None:
+        for trial_id, pending in list(self._pending.items()):
+            store.send(pending)
+            pending.points = []
+            if pending.result is not None:
+                del self._pending[trial_id]
+
+    def _close(self, store: _Store) -> None:
+        for pending in self._pending.values():
+            store.interrupt(pending)
+        store.finish_parent(interrupted=self._interrupted)
+
+
+def _pending_of(cells: Mapping[str, Cell], record: Mapping[str, Any]) -> dict[str, _Pending]:
+    """What an earlier process's result would have queued; nothing if the plan no longer has its cell."""
+    trial_id = record["trial_id"]
+    if record["cell"] not in cells:
+        return {}
+    assignment = Assignment(cells[record["cell"]], record["draw"], TrialConfig(**record["config"]))
+    result = results_of([record])[trial_id]
+    return {trial_id: _Pending(assignment, record["ended_at"], list(result.curve), result)}
+
+
+class _Store:
+    """MLflow's side of one sweep."""
+
+    def __init__(self, uri: str, sweep: Sweep) -> None:
+        os.environ.update({key: os.environ.get(key, value) for key, value in _HTTP.items()})
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self._uri = uri
+        self._sweep = sweep
+        self._runs: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._parent: str | None = None
+        for record in read_journal(sweep.folder.tracked):
+            self._replay(record)
+        self._notes = Journal(sweep.folder.tracked)
+        self._experiment = self._find_experiment()
+        self._open_parent()
+        self._found = self._find_unnoted()
+
+    def is_done(self, trial_id: str) -> bool:
+        """Its run has ended."""
+        return trial_id in self._done
+
+    def send(self, pending: _Pending) -> None:
+        """Create the trial's run if it has none, send its metrics, and end it if the trial has."""
+        trial_id = pending.assignment.trial_id
+        run_id = self._runs.get(trial_id) or self._create(pending)
+        metrics = _as_metrics(pending.points)
+        for first in range(0, len(metrics), BATCH_METRICS):
+            self._client.log_batch(run_id, metrics=metrics[first : first + BATCH_METRICS])
+        if pending.result is not None:
+            self._end(run_id, pending)
+
+    def interrupt(self, pending: _Pending) -> None:
+        """The sweep ends before the trial did; its run is continued when the trial is."""
+        if run_id := self._runs.get(pending.assignment.trial_id):
+            self._client.set_terminated(run_id, "KILLED")
+
+    def finish_parent(self, *, interrupted: bool) -> None:
+        """Upload what a team with only the server needs, and end the parent run."""
+        assert self._parent
+        for path in (self._sweep.folder.plan, self._sweep.folder.journal):
+            if path.exists():
+                self._client.log_artifact(self._parent, str(path))
+        self._client.log_dict(self._parent, dict(self._sweep.plan.space.document), "space.yaml")
+        self._client.set_terminated(self._parent, "KILLED" if interrupted else "FINISHED")
+        self._notes.close()
+
+    def _replay(self, record: Mapping[str, Any]) -> None:
+        """Notes of earlier processes about this store; those about another store do not count."""
+        if record["kind"] == "parent":
+            self._parent = record["run_id"] if record["uri"] == self._uri else None
+            if self._parent is None:
+                self._runs, self._done = {}, set()
+        elif record["kind"] == "run":
+            self._runs[record["trial_id"]] = record["run_id"]
+        elif record["kind"] == "done":
+            self._done.add(record["trial_id"])
+
+    def _find_experiment(self) -> str:
+        name = f"lossatlas/{self._sweep.plan.name}"
+        found = self._client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        home = self._sweep.home
+        location = (home.path / "artifacts").as_uri() if self._uri == home.store_uri else None
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def _open_parent(self) -> None:
+        """Continue the parent run, or create it with what the sweep runs on."""
+        if self._parent:
+            self._client.update_run(self._parent, status="RUNNING")
+            return
+        tags = {"mlflow.runName": self._sweep.plan.name, "lossatlas.kind": "sweep", **_environment()}
+        self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
+        self._notes.append("parent", run_id=self._parent, uri=self._uri)
+        counts = {f"trials_{stage}": str(count) for stage, count in self._sweep.plan.trial_counts.items()}
+        self._client.log_batch(self._parent, params=_as_params({**counts, "cells": len(self._sweep.plan.cells)}))
+
+    def _create(self, pending: _Pending) -> str:
+        """A run for a trial, found again if a crash came between its creation and our note of it."""
+        assignment = pending.assignment
+        run_id = self._found.get(assignment.trial_id)
+        if run_id is None:
+            run = self._client.create_run(
+                self._experiment,
+                start_time=int(pending.started_at * 1000),
+                tags={"mlflow.parentRunId": str(self._parent), **_tags(assignment)},
+                run_name=f"{assignment.cell.label} draw {assignment.draw} replicate {assignment.config.replicate}",
+            )
+            run_id = run.info.run_id
+        self._runs[assignment.trial_id] = run_id
+        self._notes.append("run", trial_id=assignment.trial_id, run_id=run_id)
+        self._client.log_batch(run_id, params=_as_params(_flat(assignment.config.as_dict())))
+        return run_id
+
+    def _end(self, run_id: str, pending: _Pending) -> None:
+        result = pending.result
+        assert result is not None
+        tags = {"lossatlas.status": result.status, "lossatlas.stopped_by": result.stopped_by or ""}
+        tags |= {"lossatlas.diverged": str(result.diverged).lower(), "lossatlas.audited": str(result.audited).lower()}
+        if result.error:
+            tags["lossatlas.error"] = result.error[-4000:]
+        self._client.log_batch(run_id, tags=_as_tags(tags))
+        self._client.set_terminated(run_id, _STATUS[result.status], end_time=int((result.ended_at or 0) * 1000))
+        self._done.add(result.trial_id)
+        self._notes.append("done", trial_id=result.trial_id)
+
+    def _find_unnoted(self) -> dict[str, str]:
+        """Runs under the parent that the notes lack: the process died right after creating them."""
+        found: dict[str, str] = {}
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`mlflow.parentRunId` = '{self._parent}'", page_token=token
+            )
+            found |= {run.data.tags["lossatlas.trial_id"]: run.info.run_id for run in page}
+            token = page.token
+            if not token:
+                return {trial_id: run_id for trial_id, run_id in found.items() if trial_id not in self._runs}
+
+
+def _tags(assignment: Assignment) -> dict[str, str]:
+    return {
+        "lossatlas.trial_id": assignment.trial_id,
+        "lossatlas.cell": assignment.cell.label,
+        "lossatlas.arms": "|".join(assignment.cell.arms),
+        "lossatlas.stage": assignment.config.stage,
+        "lossatlas.draw": str(assignment.draw),
+        "lossatlas.replicate": str(assignment.config.replicate),
+    }
+
+
+def _environment() -> dict[str, str]:
+    """Versions and hardware that a reader of the runs would ask for."""
+    packages = ("lossatlas", "torch", "torchvision", "timm", "ray", "mlflow", "numpy")
+    versions = {f"version.{name}": version(name) for name in packages}
+    return {**versions, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial configuration with its knobs at the top level; settings without effect are left out."""
+    flat = {**config, **config["knobs"]}
+    del flat["knobs"]
+    return {key: value for key, value in flat.items() if value is not None}
+
+
+def _as_params(values: Mapping[str, Any]) -> Sequence[Param]:
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)) for key, value in values.items()]
+
+
+def _as_tags(values: Mapping[str, str]) -> Sequence[RunTag]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in values.items()]
+
+
+def _as_metrics(points: Iterable[Mapping[str, Any]]) -> list[Metric]:
+    """One metric per number and epoch; a loss that is no number is left out (the run is tagged as diverged)."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    names = ("train_loss", "val_accuracy", "test_accuracy", "train_s")
+    return [
+        Metric(name, point[name], now, point["epoch"]) for point in points for name in names if point[name] is not None
+    ]

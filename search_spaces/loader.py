@@ -1,0 +1,99 @@
+"""Read a space file, apply --set, check everything, report all problems at once."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from search_spaces.checks import check_document
+from search_spaces.errors import ConfigError
+from search_spaces.space import Space, put
+
+_HERE: Final = Path(__file__).parent
+_FRACTION: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+_EXPONENT: Final = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Space files that come with the package, by name."""
+    return {path.stem: path for path in sorted(_HERE.glob("*.yaml"))}
+
+
+def load_space(space: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Space:
+    """A checked space.
+
+    Args:
+        space: A shipped name, a path to a YAML file, or the content of one.
+        overrides: "KEY=VALUE" with a dotted key and a YAML value; null removes the key.
+
+    Raises:
+        ConfigError: With every problem found: where, what was given, what is allowed.
+    """
+    source, document = _read(space)
+    problems = [problem for text in overrides for problem in _override(document, text)]
+    document = _numbers(document)
+    return check_document(document, source, problems)
+
+
+def _read(space: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Where the space comes from, for messages, and its raw content."""
+    if isinstance(space, Mapping):
+        return "space", copy.deepcopy(dict(space))
+    path = shipped_spaces().get(str(space), Path(space))
+    if not path.is_file():
+        raise ConfigError(
+            f"no space {str(space)!r}; give a path to a YAML file or one of the shipped: {sorted(shipped_spaces())}."
+        )
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: a space is a mapping of keys, got {type(document).__name__}; see docs/space.md.")
+    return path.name, document
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys silently; a space refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.value[number][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _override(document: dict[str, Any], text: str) -> list[str]:
+    """Apply one --set in place; the problems with it."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        return [f"--set {text}: give KEY=VALUE, such as --set replicates=5."]
+    try:
+        put(document, tuple(key.strip().split(".")), yaml.safe_load(value))
+    except yaml.YAMLError as err:
+        return [f"--set {text}: the value is not YAML: {' '.join(str(err).split())}"]
+    except AttributeError:
+        return [f"--set {text}: {key.rpartition('.')[0]} is not a mapping, so it has no keys."]
+    return []
+
+
+def _numbers(value: Any) -> Any:
+    """Fractions such as 1/11 and exponents such as 3e-4 as numbers; YAML 1.1 reads both as text."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str):
+        if (match := _FRACTION.fullmatch(value)) and float(match[2]):
+            return float(match[1]) / float(match[2])
+        if _EXPONENT.fullmatch(value.strip()):
+            return float(value)
+    return value

@@ -1,0 +1,105 @@
+"""A checked space: arms, axes, nuisance factors and the settings of any combination of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.domains import Domain
+from search_spaces.settings import Fixed, SpaceSettings
+from trainables.config import KNOBS, LOSS_KNOBS, KnobValue
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A name in the loss list.
+
+    Attributes:
+        name: What tables and rankings call it.
+        loss: A loss by name, not yet canonical.
+        knobs: Values that replace the axes and fixed values for this arm.
+    """
+
+    name: str
+    loss: str
+    knobs: Mapping[str, tuple[KnobValue, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Nuisance:
+    """A factor tuned for each cell.
+
+    Attributes:
+        name: A key of `fixed`.
+        by: The factor its range depends on, or None.
+        domains: Range per level of that factor; the only key is None where `by` is None.
+    """
+
+    name: str
+    by: str | None
+    domains: Mapping[Any, Domain]
+
+    def domain(self, factors: Mapping[str, Any]) -> Domain:
+        """The range in a cell with these factor values."""
+        return self.domains[factors[self.by] if self.by else None]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A space file after all checks.
+
+    Attributes:
+        settings: The file's content, with defaults.
+        arms: Entries of the loss list.
+        axes: Values of every scientific factor but the loss, in file order.
+        nuisance: Factors tuned for each cell.
+        draws: D, draws per cell; 1 where nothing is tuned.
+        document: The content as given (after --set), JSON-like.
+    """
+
+    settings: SpaceSettings
+    arms: tuple[Arm, ...]
+    axes: Mapping[str, tuple[Any, ...]]
+    nuisance: tuple[Nuisance, ...]
+    draws: int
+    document: Mapping[str, Any]
+
+    @property
+    def context_factors(self) -> tuple[str, ...]:
+        """Scientific factors that no loss owns, in file order."""
+        return tuple(name for name in self.axes if name not in KNOBS)
+
+    def knob_values(self, arm: Arm, fixed: Fixed) -> dict[str, tuple[KnobValue, ...]]:
+        """For each knob the arm's loss has: the arm's own values, else the axis, else the fixed value."""
+        return {
+            knob: arm.knobs.get(knob) or self.axes.get(knob) or (getattr(fixed, knob),)
+            for knob in KNOBS
+            if knob in LOSS_KNOBS[arm.loss]
+        }
+
+    def at(self, context: Mapping[str, Any]) -> SpaceSettings:
+        """The settings with context factors put in place."""
+        if not context:
+            return self.settings
+        document = self.settings.model_dump(by_alias=True)
+        for key, value in context.items():
+            put(document, axis_path(key), value)
+        return SpaceSettings.model_validate(document)
+
+
+def axis_path(key: str) -> tuple[str, ...]:
+    """Where a factor lives in the document: a key of `fixed`, or a dotted key as it stands."""
+    return ("fixed", key) if key in Fixed.model_fields else tuple(key.split("."))
+
+
+def put(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    """Set (or with None remove) a nested key in place, making mappings on the way."""
+    *parents, last = path
+    for key in parents:
+        document = document.setdefault(key, {})
+    if value is None:
+        document.pop(last, None)
+    else:
+        document[last] = copy.deepcopy(value)

@@ -1,0 +1,69 @@
+"""The only Ray file here: a student training as a Ray Tune trainable whose actor is reused from trial to trial."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray import tune
+
+from trainables.config import TrialConfig
+from trainables.metrics import EpochMetrics
+
+if TYPE_CHECKING:
+    from trainables.trial import TrialData
+
+
+class StudentTrainable(tune.Trainable):
+    """Iterates `train_student`; Tune hears of a trial at its rungs and at its end.
+
+    The configuration holds `trial` (a TrialConfig as a dictionary) and `rung_epochs`; `data` arrives by reference,
+    arrays by name for each data key, through `tune.with_parameters`.
+    """
+
+    def setup(self, config: dict[str, Any], data: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
+        """Keep the shared arrays and make ready for the first trial."""
+        self._arrays = data or {}
+        self._on_device: dict[tuple[str, str], TrialData] = {}
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Make ready for another trial in the same process."""
+        from trainables.trial import train_student  # here, so that a driver that names this class needs no torch
+
+        trial = TrialConfig(**new_config["trial"])
+        self._rung_epochs = list(new_config["rung_epochs"])
+        self._epochs = trial.epochs
+        self._points: Iterator[EpochMetrics] = train_student(trial, self._data(trial.data, trial.device))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train up to the next rung, or to the end; the points of the curve since the last call."""
+        points: list[dict[str, Any]] = []
+        for point in self._points:
+            points.append(point.as_dict())
+            if point.diverged or self._at_rung(point.epoch):
+                break
+        ended = not points or points[-1]["diverged"] or points[-1]["epoch"] == self._epochs
+        return {"points": points, "done": ended}
+
+    def cleanup(self) -> None:
+        """Free device memory before the actor goes."""
+        self._on_device.clear()
+        gc.collect()
+
+    def _data(self, key: str, device: str) -> TrialData:
+        """The shared arrays as tensors, once per actor and device."""
+        from trainables.trial import TrialData
+
+        if (key, device) not in self._on_device:
+            self._on_device[key, device] = TrialData.from_arrays(self._arrays[key], device)
+        return self._on_device[key, device]
+
+    def _at_rung(self, epoch: int) -> bool:
+        """True at the first evaluation at or after a rung; that rung is then done with."""
+        reached = [rung for rung in self._rung_epochs if rung <= epoch]
+        self._rung_epochs = [rung for rung in self._rung_epochs if rung > epoch]
+        return bool(reached)
