@@ -119,7 +119,9 @@ class SweepFolder:
             except OSError as err:
                 file.seek(0)
                 owner = file.read().strip()
-                raise ConfigError(f"sweep {self.path.name!r} is being run by {owner}; wait for it or use --name.") from err
+                raise ConfigError(
+                    f"sweep {self.path.name!r} is being run by {owner}; wait for it or use --name."
+                ) from err
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -143,4 +145,4 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
         json.dump(value, file, indent=1)
-    os.replace(file.name, path)
+    Path(file.name).replace(path)

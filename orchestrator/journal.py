@@ -21,7 +21,7 @@ class Journal:
         """Open for appending; a line torn by a crash is cut off first."""
         self.path = path
         self._lock = threading.Lock()
-        _cut_torn_line(path)
+        _mend_last_line(path)
         self._file = path.open("ab")
 
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
@@ -68,10 +68,15 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     return json.loads(body) if intact else None
 
 
-def _cut_torn_line(path: Path) -> None:
+def _mend_last_line(path: Path) -> None:
+    """Cut off a line torn by a crash, or end it if only its newline is missing."""
     if not path.exists():
         return
     data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
+    start = data.rfind(b"\n") + 1
+    if start < len(data):
         with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+            file.truncate(start)
+            file.seek(start)
+            if _decode(data[start:]) is not None:
+                file.write(data[start:] + b"\n")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.home import write_json
 from orchestrator.plan import Plan
 from search_spaces import ConfigError
 from trainables.config import TrialConfig, cost_class
@@ -19,14 +18,19 @@ Say = Callable[[str], None]
 
 
 def prepare_data(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, Any]]:
-    """Make what the plan's recipes ask for, unless the cache has it; what is known about each, by key.
+    """Make all that a plan's trials read; see `prepare_recipes`."""
+    return prepare_recipes(plan.recipes, cache, say)
+
+
+def prepare_recipes(recipes: Mapping[str, Mapping[str, Any]], cache: Path, say: Say) -> dict[str, dict[str, Any]]:
+    """Make what recipes ask for, unless the cache has it; what is known about each, by key.
 
     Raises:
         ConfigError: If a recipe cannot be followed.
     """
-    known = {key: cache / f"data-{key}" / "about.json" for key in plan.recipes}
+    known = {key: cache / f"data-{key}" / "about.json" for key in recipes}
     if not all(path.exists() for path in known.values()):
-        _run_module("trainables.prepare", plan.recipes, cache, say)
+        _run_module("trainables.prepare", recipes, cache, say)
     return {key: json.loads(path.read_text()) for key, path in known.items()}
 
 
@@ -37,7 +41,7 @@ def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]
         if name not in costs:
             say(f"probe: seconds and memory of one {config.student} trial")
             costs[name] = json.loads(_run_module("trainables.probe", config.as_dict(), cache, say))
-            _write_atomically(cache / f"probe-{name}.json", json.dumps(costs[name]))
+            write_json(cache / f"probe-{name}.json", costs[name])
     return costs
 
 
@@ -76,7 +80,9 @@ def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say) 
         text=True,
     )
     with process:
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
         process.stdin.write(json.dumps(request))
         process.stdin.close()
         told: list[str] = []
@@ -90,9 +96,3 @@ def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say) 
         last = "\n".join(told[-20:])
         raise RuntimeError(f"{module} ended with status {process.returncode}; its last lines:\n{last}")
     return output.strip().splitlines()[-1]
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)

@@ -77,6 +77,7 @@ def run_on_ray(
             storage_path=str(storage),
             callbacks=[_Callback(bridge)],
             verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

@@ -152,7 +152,7 @@ class TwoStageSearch:
         if self._open[cell.label] or cell.label in self._best:
             return
         draws = self._usable_draws(cell) if self.plan.has_tune_stage else [0]
-        best = max(draws, key=lambda d: self._rank(cell, d)) if len(draws) > 1 else (draws or [None])[0]
+        best = max(draws, key=lambda d: self._rank(cell, d)) if len(draws) > 1 else next(iter(draws), None)
         self._best[cell.label] = best
         if best is not None and "best" in self.plan.space.settings.confirm:
             self._queue_confirm(cell, best)

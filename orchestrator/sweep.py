@@ -113,7 +113,9 @@ class Sweep:
         )
         return Landscape(self.plan, table, records, self.facts)
 
-    def run(self, options: RunOptions | None = None, *, on_ready: Callable[[Conductor], None] | None = None) -> Landscape:
+    def run(
+        self, options: RunOptions | None = None, *, on_ready: Callable[[Conductor], None] | None = None
+    ) -> Landscape:
         """Run what is missing; the landscape at the end.
 
         Args:
@@ -127,7 +129,6 @@ class Sweep:
         self.home.require_writable()
         with self.folder.lock():
             self._check_continues(options)
-            self._settle_device()
             records = list(read_journal(self.folder.journal))
             self._write_plan()
             journal = Journal(self.folder.journal)
@@ -137,6 +138,13 @@ class Sweep:
                 journal.close()
                 self._write_plan()
         return self.landscape()
+
+    def log_report(self, options: RunOptions, page: Path) -> None:
+        """Add a report to the sweep's parent run in MLflow."""
+        from orchestrator.tracking import log_report
+
+        if options.tracking_uri != "off":
+            log_report(options.tracking_uri or self.home.store_uri, self, sorted(page.parent.iterdir()))
 
     def _check_continues(self, options: RunOptions) -> None:
         """Refuse a plan that does not contain the stored one."""
@@ -153,10 +161,6 @@ class Sweep:
                 ]
             )
 
-    def _settle_device(self) -> None:
-        """Keep the device of a sweep that continues."""
-        self.facts.setdefault("started_at", time.time())
-
     def _write_plan(self) -> None:
         write_json(
             self.folder.plan,
@@ -168,9 +172,7 @@ class Sweep:
             },
         )
 
-    def _run(
-        self, conductor: Conductor, options: RunOptions, on_ready: Callable[[Conductor], None] | None
-    ) -> None:
+    def _run(self, conductor: Conductor, options: RunOptions, on_ready: Callable[[Conductor], None] | None) -> None:
         from orchestrator.tracking import Mirror
 
         started = time.monotonic()

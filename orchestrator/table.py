@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from orchestrator.cells import Cell
 from orchestrator.conductor import results_of
 from orchestrator.plan import Plan
-from orchestrator.search import FAILED, Assignment, TrialResult, TwoStageSearch
+from orchestrator.search import FAILED, TrialResult, TwoStageSearch
 from trainables.config import KNOBS
 
 _FIRST = ["trial_id", "cell", "arms", "stage", "replicate", "draw"]
@@ -39,11 +39,7 @@ def tidy_table(
     every_result = results_of(records)
     search = TwoStageSearch(plan, every_result)
     started = {r["trial_id"] for r in records if r["kind"] == "start"} if running else set()
-    rows = [
-        _row(plan, cell, draw, replicate, stage, selected)
-        for cell in plan.cells
-        for draw, replicate, stage, selected in _places(plan, search, cell)
-    ]
+    rows = [_row(plan, cell, place) for cell in plan.cells for place in _places(plan, search, cell)]
     for row in rows:
         result = every_result.get(row["trial_id"])
         row |= _outcome(result, search.skipped(row.pop("_cell")) and row["stage"] == "confirm")
@@ -64,29 +60,39 @@ def columns(plan: Plan) -> list[str]:
     return [*_FIRST, "loss", *owned, *axes, *nuisance, *_LAST, *maximum, "train_s", "run_id"]
 
 
-def _places(plan: Plan, search: TwoStageSearch, cell: Cell) -> Iterator[tuple[int | None, int, str, str]]:
-    """(draw, replicate, stage, selected) of every trial of a cell; the draw is None while it is not chosen."""
+class _Place(NamedTuple):
+    """Where in the plan a trial stands; the draw is None while it is not chosen."""
+
+    draw: int | None
+    replicate: int
+    stage: str
+    selected: str
+
+
+def _places(plan: Plan, search: TwoStageSearch, cell: Cell) -> Iterator[_Place]:
+    """Every trial of a cell."""
     if plan.has_tune_stage:
         for draw in range(plan.space.draws):
             for replicate in plan.tune_replicates:
-                yield draw, replicate, "tune", ""
-    chosen: dict[int | None, str] = {**search.selection(cell)} or {None: ""}
-    for draw, selected in chosen.items():
+                yield _Place(draw, replicate, "tune", "")
+    chosen = search.selection(cell)
+    places: list[tuple[int | None, str]] = [*chosen.items()] or [(None, "")]
+    for draw, selected in places:
         for replicate in plan.confirm_replicates:
-            yield draw, replicate, "confirm", selected
-    for draw in set(range(plan.space.draws)) - set(chosen):
+            yield _Place(draw, replicate, "confirm", selected)
+    for other in sorted(set(range(plan.space.draws)) - set(chosen)):
         for replicate in plan.confirm_replicates:
-            if plan.trial(cell, draw, replicate, "confirm").trial_id in search.results:
-                yield draw, replicate, "confirm", ""
+            if plan.trial(cell, other, replicate, "confirm").trial_id in search.results:
+                yield _Place(other, replicate, "confirm", "")
 
 
-def _row(plan: Plan, cell: Cell, draw: int | None, replicate: int, stage: str, selected: str) -> dict[str, Any]:
+def _row(plan: Plan, cell: Cell, place: _Place) -> dict[str, Any]:
     """What is known of a trial before it runs."""
     row: dict[str, Any] = {"_cell": cell, "trial_id": None, "cell": cell.label, "arms": "|".join(cell.arms)}
-    row |= {"stage": stage, "replicate": replicate, "draw": draw, "selected": selected, **cell.factors}
-    if draw is not None:
-        row["trial_id"] = Assignment(cell, draw, plan.trial(cell, draw, replicate, stage)).trial_id
-        row |= plan.draw_values(cell, draw)
+    row |= {**place._asdict(), **cell.factors}
+    if place.draw is not None:
+        row["trial_id"] = plan.trial(cell, place.draw, place.replicate, place.stage).trial_id
+        row |= plan.draw_values(cell, place.draw)
     return row
 
 

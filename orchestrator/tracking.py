@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
 import queue
+import subprocess
+import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Self
 from orchestrator.cells import Cell
 from orchestrator.conductor import results_of
 from orchestrator.journal import Journal, read_journal
+from orchestrator.plan import recipe
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
+from search_spaces import ConfigError
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -89,7 +93,9 @@ class Mirror:
             self._queue.put(None)
             self._thread.join()
         if self._failed:
-            self._sweep.say(f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest.")
+            self._sweep.say(
+                f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest."
+            )
 
     def _work(self) -> None:
         """Body of the thread."""
@@ -102,7 +108,7 @@ class Mirror:
                 self._send(store)
             self._close(store)
             self._sweep.facts["tracking_cpu_s"] = time.thread_time()
-        except Exception as err:  # noqa: BLE001 (whatever a tracker does, the sweep goes on)
+        except Exception as err:
             logger.warning("MLflow mirror stopped", exc_info=True)
             self._failed = f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
 
@@ -161,12 +167,7 @@ class _Store:
     """MLflow's side of one sweep."""
 
     def __init__(self, uri: str, sweep: Sweep) -> None:
-        os.environ.update({key: os.environ.get(key, value) for key, value in _HTTP.items()})
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
-
-        self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self._client = _client(uri)
         self._uri = uri
         self._sweep = sweep
         self._runs: dict[str, str] = {}
@@ -184,14 +185,21 @@ class _Store:
         return trial_id in self._done
 
     def send(self, pending: _Pending) -> None:
-        """Create the trial's run if it has none, send its metrics, and end it if the trial has."""
-        trial_id = pending.assignment.trial_id
-        run_id = self._runs.get(trial_id) or self._create(pending)
-        metrics = _as_metrics(pending.points)
-        for first in range(0, len(metrics), BATCH_METRICS):
-            self._client.log_batch(run_id, metrics=metrics[first : first + BATCH_METRICS])
+        """Create the trial's run if it has none, send what is new of it, and end it if the trial has ended."""
+        run_id = self._runs.get(pending.assignment.trial_id)
+        metrics, params, tags = _as_metrics(pending.points), [], []
+        if run_id is None:
+            run_id = self._create(pending)
+            params = _as_params(_flat(pending.assignment.config.as_dict()))
+        elif pending.result is not None:
+            tags = _as_tags(_result_tags(pending.result))
+        for first in range(0, max(1, len(metrics)), BATCH_METRICS):
+            batch = metrics[first : first + BATCH_METRICS]
+            if batch or params or tags:
+                self._client.log_batch(run_id, metrics=batch, params=params, tags=tags)
+                params, tags = [], []
         if pending.result is not None:
-            self._end(run_id, pending)
+            self._end(run_id, pending.result)
 
     def interrupt(self, pending: _Pending) -> None:
         """The sweep ends before the trial did; its run is continued when the trial is."""
@@ -247,23 +255,19 @@ class _Store:
             run = self._client.create_run(
                 self._experiment,
                 start_time=int(pending.started_at * 1000),
-                tags={"mlflow.parentRunId": str(self._parent), **_tags(assignment)},
+                tags={
+                    "mlflow.parentRunId": str(self._parent),
+                    **trial_tags(assignment),
+                    **_result_tags(pending.result),
+                },
                 run_name=f"{assignment.cell.label} draw {assignment.draw} replicate {assignment.config.replicate}",
             )
             run_id = run.info.run_id
         self._runs[assignment.trial_id] = run_id
         self._notes.append("run", trial_id=assignment.trial_id, run_id=run_id)
-        self._client.log_batch(run_id, params=_as_params(_flat(assignment.config.as_dict())))
-        return run_id
+        return str(run_id)
 
-    def _end(self, run_id: str, pending: _Pending) -> None:
-        result = pending.result
-        assert result is not None
-        tags = {"lossatlas.status": result.status, "lossatlas.stopped_by": result.stopped_by or ""}
-        tags |= {"lossatlas.diverged": str(result.diverged).lower(), "lossatlas.audited": str(result.audited).lower()}
-        if result.error:
-            tags["lossatlas.error"] = result.error[-4000:]
-        self._client.log_batch(run_id, tags=_as_tags(tags))
+    def _end(self, run_id: str, result: TrialResult) -> None:
         self._client.set_terminated(run_id, _STATUS[result.status], end_time=int((result.ended_at or 0) * 1000))
         self._done.add(result.trial_id)
         self._notes.append("done", trial_id=result.trial_id)
@@ -282,7 +286,8 @@ class _Store:
                 return {trial_id: run_id for trial_id, run_id in found.items() if trial_id not in self._runs}
 
 
-def _tags(assignment: Assignment) -> dict[str, str]:
+def trial_tags(assignment: Assignment) -> dict[str, str]:
+    """What a trial's run says of itself; configuration and recipe suffice to train it again."""
     return {
         "lossatlas.trial_id": assignment.trial_id,
         "lossatlas.cell": assignment.cell.label,
@@ -290,7 +295,84 @@ def _tags(assignment: Assignment) -> dict[str, str]:
         "lossatlas.stage": assignment.config.stage,
         "lossatlas.draw": str(assignment.draw),
         "lossatlas.replicate": str(assignment.config.replicate),
+        "lossatlas.config": json.dumps(assignment.config.as_dict()),
+        "lossatlas.recipe": json.dumps(recipe(assignment.cell)),
     }
+
+
+def _result_tags(result: TrialResult | None) -> dict[str, str]:
+    """How a trial ended, if it has."""
+    if result is None:
+        return {}
+    tags = {"status": result.status, "stopped_by": result.stopped_by, "error": (result.error or "")[-4000:]}
+    tags |= {"diverged": str(result.diverged).lower(), "audited": str(result.audited).lower()}
+    return {f"lossatlas.{name}": value for name, value in tags.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedTrial:
+    """A trial as its MLflow run has it.
+
+    Attributes:
+        config: Of the trial.
+        recipe: Of its data.
+        metrics: The last value of each.
+        epochs: Epochs trained.
+    """
+
+    config: dict[str, Any]
+    recipe: dict[str, Any]
+    metrics: dict[str, float]
+    epochs: int
+
+
+def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
+    """A trial from its run.
+
+    Raises:
+        ConfigError: If there is no such run, or it is no trial of LossAtlas.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = _client(uri)
+    try:
+        run = client.get_run(run_id)
+        history = client.get_metric_history(run_id, "val_accuracy")
+    except MlflowException as err:
+        raise ConfigError(f"no run {run_id!r} at {uri}; run ids are in the last column of `lossatlas table`.") from err
+    if "lossatlas.config" not in run.data.tags:
+        raise ConfigError(f"run {run_id!r} is no trial (a sweep's parent run?); take a run id of `lossatlas table`.")
+    config, recipe = (json.loads(run.data.tags[f"lossatlas.{name}"]) for name in ("config", "recipe"))
+    return TrackedTrial(config, recipe, dict(run.data.metrics), max((m.step for m in history), default=0))
+
+
+def log_report(uri: str, sweep: Sweep, files: Iterable[Path]) -> None:
+    """Add the report to the sweep's parent run; a tracker that is away is not worth failing for."""
+    parents = [r["run_id"] for r in read_journal(sweep.folder.tracked) if r["kind"] == "parent" and r["uri"] == uri]
+    try:
+        for path in files if parents else ():
+            _client(uri).log_artifact(parents[-1], str(path), "report")
+    except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
+        sweep.say(f"the report could not be sent to MLflow at {uri}: {err}")
+
+
+def serve_ui(uri: str, port: int) -> int:
+    """Serve MLflow's UI on a store until Ctrl-C; its exit status."""
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def _client(uri: str) -> MlflowClient:
+    """A client that gives up on a server that is away, and does not chatter."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in _HTTP.items()})
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
 
 
 def _environment() -> dict[str, str]:
@@ -307,13 +389,13 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if value is not None}
 
 
-def _as_params(values: Mapping[str, Any]) -> Sequence[Param]:
+def _as_params(values: Mapping[str, Any]) -> list[Param]:
     from mlflow.entities import Param
 
     return [Param(key, str(value)) for key, value in values.items()]
 
 
-def _as_tags(values: Mapping[str, str]) -> Sequence[RunTag]:
+def _as_tags(values: Mapping[str, str]) -> list[RunTag]:
     from mlflow.entities import RunTag
 
     return [RunTag(key, value) for key, value in values.items()]

@@ -102,20 +102,23 @@ class _Checks:
                 self.problems.append(f"{where}: {_join(mine, SpaceSettings)}")
 
     def _arms(self, given: list[Any] | None) -> list[Arm]:
-        arms = [arm for number, entry in enumerate(given or []) if (arm := self._arm(entry, f"scientific.loss[{number}]"))]
+        arms = [
+            arm for number, entry in enumerate(given or []) if (arm := self._arm(entry, f"scientific.loss[{number}]"))
+        ]
         names = [arm.name for arm in arms]
         for name in sorted({name for name in names if names.count(name) > 1}):
             self.problems.append(f"scientific.loss: arm {name!r} is given twice; names must differ.")
         return arms
 
-    def _arm(self, entry: object, where: str) -> Arm | None:
-        name, details = entry, {"loss": entry}
+    def _arm(self, entry: Any, where: str) -> Arm | None:
+        name: Any = entry
+        details: Any = {"loss": entry}
         if isinstance(entry, Mapping) and len(entry) == 1:
             ((name, details),) = entry.items()
         if not isinstance(name, str) or not isinstance(details, Mapping) or "|" in name:
             self.problems.append(f"{where}: give a loss name or {{ARM: {{loss: NAME, KNOB: value}}}}, got {entry!r}.")
             return None
-        loss = details.get("loss")
+        loss: Any = details.get("loss")
         if loss not in LOSS_KNOBS:
             self.problems.append(f"{where}: {_unknown(loss, list(LOSS_KNOBS), 'loss')}")
             return None
@@ -164,7 +167,9 @@ class _Checks:
         domains = {level: self._domain(key, d, f"{where}.{level}") for level, d in given.items() if level != "by"}
         for level in needed:
             if level not in domains:
-                self.problems.append(f"{where}: no range for {by} {level!r}; give {{{level}: {{loguniform: [low, high]}}}}.")
+                self.problems.append(
+                    f"{where}: no range for {by} {level!r}; give {{{level}: {{loguniform: [low, high]}}}}."
+                )
         return Nuisance(key, by, {level: d for level, d in domains.items() if d})
 
     def _domain(self, key: str, given: object, where: str) -> Domain | None:
@@ -205,7 +210,7 @@ def _join(errors: Sequence[Any], model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         *parents, key = map(str, first["loc"])
         return _unknown(key, _keys_of(_model_at(parents, model)))
-    allowed = " or ".join(error["msg"].removeprefix("Input ").replace("should be", "must be") for error in errors)
+    allowed = " or ".join(error["msg"].removeprefix("Input ").replace("should", "must") for error in errors)
     return f"{allowed}, got {first['input']!r}."
 
 
@@ -242,7 +247,7 @@ def _unknown(key: object, valid: list[str], what: str = "key") -> str:
 
 
 def _canonical_name(loss: str) -> str:
-    return canonical_loss(loss, {knob: 0.5 for knob in KNOBS})[0]
+    return canonical_loss(loss, dict.fromkeys(KNOBS, 0.5))[0]
 
 
 def _extremes(domain: Domain) -> list[Value]:

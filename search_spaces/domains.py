@@ -66,8 +66,10 @@ def parse_domain(given: object) -> Domain:
         return Domain("choice", tuple(given))
     if not isinstance(given, Mapping) or len(given) != 1 or next(iter(given)) not in _WORDS:
         raise ValueError(f"not a domain, got {given!r}; give {ALLOWED}.")
-    (kind, arguments), = given.items()
-    numbers = isinstance(arguments, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in arguments)
+    ((kind, arguments),) = given.items()
+    numbers = isinstance(arguments, list) and all(
+        isinstance(x, int | float) and not isinstance(x, bool) for x in arguments
+    )
     if not numbers or len(arguments) != _WORDS[kind]:
         raise ValueError(f"{kind} takes {_WORDS[kind]} numbers, got {arguments!r}.")
     return Domain(kind, _checked(kind, tuple(arguments)))

@@ -50,7 +50,7 @@ def _read(space: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             f"no space {str(space)!r}; give a path to a YAML file or one of the shipped: {sorted(shipped_spaces())}."
         )
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)  # noqa: S506 (a SafeLoader)
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(err).split())}") from err
     if not isinstance(document, dict):
@@ -80,7 +80,7 @@ def _override(document: dict[str, Any], text: str) -> list[str]:
         put(document, tuple(key.strip().split(".")), yaml.safe_load(value))
     except yaml.YAMLError as err:
         return [f"--set {text}: the value is not YAML: {' '.join(str(err).split())}"]
-    except AttributeError:
+    except (AttributeError, TypeError):
         return [f"--set {text}: {key.rpartition('.')[0]} is not a mapping, so it has no keys."]
     return []
 

@@ -11,7 +11,6 @@ from pydantic_core import core_schema
 from trainables.config import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
 
 
-
 @dataclass(frozen=True, slots=True)
 class OneOf:
     """A string out of a fixed tuple; `trainables.config` owns the names."""
@@ -38,7 +37,9 @@ class Settings(BaseModel):
 class Fixed(Settings):
     """Settings of a student's training. Any of them may become an axis under `scientific`."""
 
-    student: Annotated[str, OneOf(STUDENTS)] = Field("convnet3", description="Network that is trained on the distilled set.")
+    student: Annotated[str, OneOf(STUDENTS)] = Field(
+        "convnet3", description="Network that is trained on the distilled set."
+    )
     width: PositiveInt = Field(128, description="Channels per convolution of the student.")
     norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer of the student.")
     epochs: PositiveInt = Field(100, description="Passes over the distilled set.")

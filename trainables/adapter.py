@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class StudentTrainable(tune.Trainable):
         """Keep the shared arrays and make ready for the first trial."""
         self._arrays = data or {}
         self._on_device: dict[tuple[str, str], TrialData] = {}
+        self._warm_up(TrialConfig(**config["trial"]))
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -53,6 +55,13 @@ class StudentTrainable(tune.Trainable):
         """Free device memory before the actor goes."""
         self._on_device.clear()
         gc.collect()
+
+    def _warm_up(self, trial: TrialConfig) -> None:
+        """Train one epoch that is thrown away: torch loads much of itself at first use, which takes seconds."""
+        from trainables.trial import train_student
+
+        for _ in train_student(replace(trial, epochs=1), self._data(trial.data, trial.device)):
+            pass
 
     def _data(self, key: str, device: str) -> TrialData:
         """The shared arrays as tensors, once per actor and device."""

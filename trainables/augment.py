@@ -51,6 +51,27 @@ class DsaParameters:
     contrast: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How the images of a dataset are augmented.
+
+    Attributes:
+        kind: "dsa" or "none".
+        flips: Mirrored images keep their class.
+        background: (channels,) value of a blank pixel, normalised as the images are.
+    """
+
+    kind: str
+    flips: bool
+    background: Tensor
+
+    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images (N, channels, H, W) under parameters drawn from the generator."""
+        if self.kind == "none":
+            return images
+        return apply_dsa(images, draw_dsa(len(images), generator), flip=self.flips, background=self.background)
+
+
 def draw_dsa(n: int, generator: torch.Generator) -> DsaParameters:
     """Draw parameters for n images; exactly one of crop, scale and rotate acts on each image."""
     u = torch.rand(len(fields(DsaParameters)) + 1, n, generator=generator)

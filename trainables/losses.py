@@ -12,7 +12,6 @@ from torch import Tensor
 from trainables.config import GIFT_REFINEMENT, GIFT_SMOOTHING, LOSS_KNOBS
 from trainables.targets import refine_directions, refine_logits, refine_probabilities, smooth_labels
 
-
 Knobs = Mapping[str, float | bool]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from torch import Tensor, nn
@@ -18,23 +19,39 @@ _NORM_LAYERS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a network must fit.
+
+    Attributes:
+        channels: Of the input images.
+        classes: C, logits per image.
+        image_size: Side of the square images, pixels.
+    """
+
+    channels: int
+    classes: int
+    image_size: int
+
+
 class ConvNet(nn.Module):
     """The plain network of the distillation literature: depth x (conv 3x3, norm, ReLU, average pool 2), linear.
 
     Source: Gidaris and Komodakis 2018, arXiv:1804.09458; width 128, instance norm in Zhao et al. 2021, arXiv:2006.05929.
     """
 
-    def __init__(self, *, depth: int, width: int, norm: str, channels: int, classes: int, image_size: int) -> None:
-        """Build it; `image_size` is the side of the square input in pixels, at least 2 ** depth."""
+    def __init__(self, shape: ModelShape, *, depth: int, width: int, norm: str) -> None:
+        """Build it; the image side must be at least 2 ** depth pixels."""
         super().__init__()
-        if image_size < 2**depth:
-            raise ValueError(f"convnet{depth} halves the image {depth} times, got {image_size} pixels; use a smaller depth.")
+        size, channels = shape.image_size, shape.channels
+        if size < 2**depth:
+            raise ValueError(f"convnet{depth} halves the image {depth} times, got {size} pixels; use a smaller depth.")
         layers: list[nn.Module] = []
         for _ in range(depth):
             layers += [nn.Conv2d(channels, width, 3, padding=1), _NORM_LAYERS[norm](width), nn.ReLU(), nn.AvgPool2d(2)]
             channels = width
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(width * (image_size // 2**depth) ** 2, classes)
+        self.classifier = nn.Linear(width * (size // 2**depth) ** 2, shape.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images (B, channels, H, W)."""
@@ -42,7 +59,7 @@ class ConvNet(nn.Module):
         return logits
 
 
-def make_model(name: str, *, width: int, norm: str, channels: int, classes: int, image_size: int) -> nn.Module:
+def make_model(name: str, shape: ModelShape, *, width: int, norm: str) -> nn.Module:
     """A freshly initialised network; draws from the global generator (see `seeding.seeded_globals`).
 
     Raises:
@@ -52,5 +69,4 @@ def make_model(name: str, *, width: int, norm: str, channels: int, classes: int,
         raise ValueError(f"unknown model {name!r}; valid: {list(STUDENTS)}.")
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}; valid: {list(NORMS)}.")
-    depth = int(name.removeprefix("convnet"))
-    return ConvNet(depth=depth, width=width, norm=norm, channels=channels, classes=classes, image_size=image_size)
+    return ConvNet(shape, depth=int(name.removeprefix("convnet")), width=width, norm=norm)

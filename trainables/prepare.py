@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainables.augment import Augmentation
 from trainables.config import content_hash
 from trainables.data.distilled import choose_random
 from trainables.data.labels import build_label_bank
-from trainables.data.real import RealData, Split, load_real
+from trainables.data.real import RealData, load_real, normalise
 from trainables.data.teacher import make_teacher, train_teacher
 from trainables.evaluate import accuracy
+from trainables.models import ModelShape
 from trainables.trial import TrialData
 
 Say = Callable[[str], None]
@@ -43,60 +45,35 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
     """
     entry = cache / f"data-{key}"
     if not (entry / "about.json").exists():
-        real, mean, std = _normalised(recipe)
-        teacher, about = _teacher(recipe, real, mean, std, cache, say)
+        real = normalise(load_real(recipe["data"]["real"], validation_frac=recipe["validation"]["frac"]))
+        teacher, about = _teacher(recipe, real, cache, say)
         distilled = recipe["data"]["distilled"]
         chosen = choose_random(real.train, ipc=distilled["ipc"], classes=real.classes, seed=distilled["seed"])
-        bank = build_label_bank(
-            chosen.images,
-            chosen.labels,
-            teacher,
-            views=recipe["views"],
-            augment=recipe["augment"],
-            flips=real.flips,
-            background=-mean / std,
-        )
+        augmentation = Augmentation(recipe["augment"], real.flips, real.background)
+        bank = build_label_bank(chosen.images, chosen.labels, teacher, views=recipe["views"], augmentation=augmentation)
         arrays = TrialData(bank, real.validation, real.test).to_arrays()
         about |= {"n_distilled": len(chosen.labels), "n_validation": len(real.validation.labels)}
         about |= {"n_test": len(real.test.labels), "classes": real.classes, "views": recipe["views"]}
         about |= {"bank_bytes": arrays["bank_images"].nbytes + arrays["bank_logits"].nbytes}
         _write_entry(entry, arrays, about)
-        say(f"label bank: {recipe['views']} views of {len(chosen.labels)} images, {about['bank_bytes'] / 2**20:.1f} MiB")
+        say(
+            f"label bank: {recipe['views']} views of {len(chosen.labels)} images, {about['bank_bytes'] / 2**20:.1f} MiB"
+        )
     return dict(json.loads((entry / "about.json").read_text()))
 
 
-def _normalised(recipe: Mapping[str, Any]) -> tuple[RealData, torch.Tensor, torch.Tensor]:
-    """Real data with zero mean and unit deviation per channel of the training split."""
-    real = load_real(recipe["data"]["real"], validation_frac=recipe["validation"]["frac"])
-    mean = real.train.images.mean(dim=(0, 2, 3))
-    std = real.train.images.std(dim=(0, 2, 3))
-
-    def normalise(split: Split) -> Split:
-        return Split((split.images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1), split.labels)
-
-    splits = (normalise(split) for split in (real.train, real.validation, real.test))
-    return RealData(*splits, classes=real.classes, flips=real.flips), mean, std
-
-
 def _teacher(
-    recipe: Mapping[str, Any], real: RealData, mean: torch.Tensor, std: torch.Tensor, cache: Path, say: Say
+    recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The recipe's teacher and its accuracies, from the cache or trained now."""
     wanted = {name: recipe[name] for name in ("version", "teacher", "validation")} | {"real": recipe["data"]["real"]}
     entry = cache / f"teacher-{content_hash(wanted)}"
-    settings = recipe["teacher"]
-    shape = real.train.images.shape
-    model = make_teacher(
-        settings["model"],
-        width=settings["width"],
-        norm=settings["norm"],
-        channels=shape[1],
-        classes=real.classes,
-        image_size=shape[-1],
-    )
+    settings, training = recipe["teacher"], recipe["teacher"]["train"]
+    shape = ModelShape(real.train.images.shape[1], real.classes, real.train.images.shape[-1])
+    model = make_teacher(settings["model"], shape, width=settings["width"], norm=settings["norm"])
     if not (entry / "about.json").exists():
-        say(f"teacher {settings['model']} of width {settings['width']}: training {settings['train']['epochs']} epochs")
-        train_teacher(real.train, model, **settings["train"], flips=real.flips, background=-mean / std)
+        say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
+        train_teacher(real.train, model, Augmentation("dsa", real.flips, real.background), **training)
         about = {
             "teacher_validation_accuracy": accuracy(model, real.validation.images, real.validation.labels),
             "teacher_test_accuracy": accuracy(model, real.test.images, real.test.labels),
@@ -125,7 +102,7 @@ def _new_entry(entry: Path) -> Iterator[Path]:
         yield folder
         if entry.exists():
             shutil.rmtree(entry)
-        os.replace(folder, entry)
+        folder.replace(entry)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

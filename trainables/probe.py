@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from trainables.config import TrialConfig
 from trainables.arrays import load_arrays
+from trainables.config import TrialConfig
 from trainables.trial import TrialData, start_trial, train_student
 
 

@@ -46,5 +46,5 @@ def refine_logits(teacher: Tensor, h: Tensor, *, refinement: float) -> Tensor:
     """Logit target |t| ((1 - w) t / |t| + w h / |h|), (B, C)."""
     if refinement == 0:
         return teacher
-    norm = torch.linalg.vector_norm(teacher, dim=1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(teacher, dim=1, keepdim=True)
     return norm * refine_directions(teacher, h, refinement=refinement)

@@ -21,7 +21,7 @@ from trainables.data.real import Split
 from trainables.evaluate import accuracy
 from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
-from trainables.models import make_model
+from trainables.models import ModelShape, make_model
 from trainables.optim import make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
 
@@ -106,17 +106,10 @@ class TrialState:
 
 def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
     """An untrained student; weights, batch order and order of views depend on the replicate alone."""
-    channels, image_size = data.bank.images.shape[2], data.bank.images.shape[-1]
+    shape = ModelShape(data.bank.images.shape[2], data.bank.logits.shape[-1], data.bank.images.shape[-1])
     with seeded_globals("student weights", config.replicate):
-        model = make_model(
-            config.student,
-            width=config.width,
-            norm=config.norm,
-            channels=channels,
-            classes=data.bank.logits.shape[-1],
-            image_size=image_size,
-        )
-    model = model.to(config.device, memory_format=torch.channels_last)
+        model = make_model(config.student, shape, width=config.width, norm=config.norm)
+    model = model.to(config.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(
         config.optimizer, model, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
     )
@@ -130,9 +123,7 @@ def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
     )
 
 
-def train_student(
-    config: TrialConfig, data: TrialData, state: TrialState | None = None
-) -> Iterator[EpochMetrics]:
+def train_student(config: TrialConfig, data: TrialData, state: TrialState | None = None) -> Iterator[EpochMetrics]:
     """Train one student on a distilled set and yield its metrics at every evaluation.
 
     Validation happens every `evaluate_every_epochs` and after the last epoch. The test split is evaluated once, after
@@ -194,9 +185,7 @@ def _next_view(state: TrialState, views: int) -> int:
     return state.views.pop()
 
 
-def _evaluate(
-    config: TrialConfig, data: TrialData, state: TrialState, *, diverged: bool
-) -> tuple[float, float | None]:
+def _evaluate(config: TrialConfig, data: TrialData, state: TrialState, *, diverged: bool) -> tuple[float, float | None]:
     """Validation accuracy, and test accuracy where it is due; chance level if diverged."""
     at_end = config.stage == "confirm" and (diverged or state.epoch == config.epochs)
     wants_test = at_end or config.test_every_evaluation

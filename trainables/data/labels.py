@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.augment import apply_dsa, draw_dsa
+from trainables.augment import Augmentation
 from trainables.evaluate import predict_logits
 from trainables.seeding import make_generator
 
@@ -28,7 +28,7 @@ class LabelBank:
 
 
 def build_label_bank(
-    images: Tensor, hard: Tensor, teacher: nn.Module, *, views: int, augment: str, flips: bool, background: Tensor
+    images: Tensor, hard: Tensor, teacher: nn.Module, *, views: int, augmentation: Augmentation
 ) -> LabelBank:
     """Augment the distilled set `views` times and label each view once.
 
@@ -37,18 +37,13 @@ def build_label_bank(
         hard: (N,) labels.
         teacher: Network on the device of the images.
         views: V >= 1.
-        augment: "dsa" or "none".
-        flips: Mirrored images keep their class.
-        background: (channels,) normalised value of a blank pixel.
+        augmentation: How views differ.
     """
-    made = [make_view(images, v, augment=augment, flips=flips, background=background) for v in range(views)]
+    made = [make_view(images, v, augmentation) for v in range(views)]
     logits = [predict_logits(teacher, view) for view in made]
     return LabelBank(torch.stack(made), torch.stack(logits), hard)
 
 
-def make_view(images: Tensor, view: int, *, augment: str, flips: bool, background: Tensor) -> Tensor:
+def make_view(images: Tensor, view: int, augmentation: Augmentation) -> Tensor:
     """View number `view` of the distilled set, the same whenever it is made."""
-    if augment == "none":
-        return images
-    parameters = draw_dsa(len(images), make_generator("view", view))
-    return apply_dsa(images, parameters, flip=flips, background=background)
+    return augmentation.apply(images, make_generator("view", view))

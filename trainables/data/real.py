@@ -32,6 +32,7 @@ class RealData:
         train, validation, test: Disjoint splits, stratified by class.
         classes: C.
         flips: Mirrored images keep their class.
+        background: (channels,) value of a blank pixel.
     """
 
     train: Split
@@ -39,6 +40,7 @@ class RealData:
     test: Split
     classes: int
     flips: bool
+    background: Tensor
 
 
 def load_real(name: str, *, validation_frac: float) -> RealData:
@@ -56,6 +58,17 @@ def load_real(name: str, *, validation_frac: float) -> RealData:
     return _LOADERS[name](validation_frac)
 
 
+def normalise(real: RealData) -> RealData:
+    """The same data with zero mean and unit deviation per channel of the training split."""
+    mean = real.train.images.mean(dim=(0, 2, 3)).view(-1, 1, 1)
+    std = real.train.images.std(dim=(0, 2, 3)).view(-1, 1, 1)
+    train, validation, test = (
+        Split((split.images - mean) / std, split.labels) for split in (real.train, real.validation, real.test)
+    )
+    background = (real.background - mean.flatten()) / std.flatten()
+    return RealData(train, validation, test, real.classes, real.flips, background)
+
+
 def _load_digits(validation_frac: float) -> RealData:
     """scikit-learn's digits: 1,797 real 8 x 8 scans (UCI, Alpaydin and Kaynak 1998); a third is the test split."""
     from sklearn.datasets import load_digits
@@ -64,8 +77,8 @@ def _load_digits(validation_frac: float) -> RealData:
     images = (pixels / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     rest, test = _split_stratified(labels, TEST_FRAC)
     train, validation = _split_stratified(labels[rest], validation_frac)
-    splits = (_take(images, labels, index) for index in (rest[train], rest[validation], test))
-    return RealData(*splits, classes=10, flips=False)
+    parts = [_take(images, labels, index) for index in (rest[train], rest[validation], test)]
+    return RealData(parts[0], parts[1], parts[2], classes=10, flips=False, background=torch.zeros(1))
 
 
 def _split_stratified(labels: np.ndarray, frac: float) -> tuple[np.ndarray, np.ndarray]:

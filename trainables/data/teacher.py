@@ -6,26 +6,31 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainables.augment import apply_dsa, draw_dsa
+from trainables.augment import Augmentation
 from trainables.data.real import Split
-from trainables.models import make_model
+from trainables.models import ModelShape, make_model
 from trainables.optim import make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
 
 
-def train_teacher(
-    train: Split, model: nn.Module, *, epochs: int, lr: float, batch_size: int, flips: bool, background: torch.Tensor
+def make_teacher(name: str, shape: ModelShape, *, width: int, norm: str) -> nn.Module:
+    """A teacher with seeded initial weights."""
+    with seeded_globals("teacher weights", 0):
+        return make_model(name, shape, width=width, norm=norm)
+
+
+def train_teacher(  # noqa: PLR0913 (three hyperparameters by name)
+    train: Split, model: nn.Module, augmentation: Augmentation, *, epochs: int, lr: float, batch_size: int
 ) -> nn.Module:
-    """Train a network on real images with cross-entropy, DSA, AdamW and the multistep schedule.
+    """Train a network on real images with cross-entropy, AdamW and the multistep schedule.
 
     Args:
         train: Normalised images and labels.
         model: Freshly initialised.
+        augmentation: Of every batch.
         epochs: Passes over the training split.
         lr: Learning rate of AdamW.
         batch_size: Images per step; the last, smaller batch of an epoch is used too.
-        flips: Mirrored images keep their class.
-        background: (channels,) normalised value of a blank pixel.
 
     Returns:
         The model, in evaluation mode.
@@ -35,18 +40,9 @@ def train_teacher(
     generator = make_generator("teacher batches", 0)
     for _ in range(epochs):
         for index in torch.randperm(len(train.labels), generator=generator).split(batch_size):
-            images = apply_dsa(train.images[index], draw_dsa(len(index), generator), flip=flips, background=background)
-            loss = F.cross_entropy(model(images), train.labels[index])
+            loss = F.cross_entropy(model(augmentation.apply(train.images[index], generator)), train.labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
     return model.eval()
-
-
-def make_teacher(name: str, *, width: int, norm: str, channels: int, classes: int, image_size: int) -> nn.Module:
-    """A teacher with seeded initial weights."""
-    with seeded_globals("teacher weights", 0):
-        return make_model(
-            name, width=width, norm=norm, channels=channels, classes=classes, image_size=image_size
-        )

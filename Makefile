@@ -1,0 +1,42 @@
+# Every target works on a fresh clone. PYTHON chooses the interpreter (>= 3.11).
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install landscape test check bench clean
+
+install: $(INSTALLED)
+
+# uv if it is there (seconds), else pip alone; both install exactly the pinned, hashed versions
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LossAtlas needs Python >= 3.11; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	if command -v uv >/dev/null; then \
+		uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	touch $@
+
+landscape: install
+	$(BIN)/lossatlas run digits
+
+test: install
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -m "not long"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under=90
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python -m benchmarks.orchestration
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* *.egg-info

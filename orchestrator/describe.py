@@ -1,0 +1,131 @@
+"""A plan and the end of a sweep, in sentences for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.cells import Cell
+from orchestrator.landscape.landscape import Landscape
+from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effect, replicates_needed, smallest_p
+from orchestrator.landscape.stopping import summarise_stopping
+from orchestrator.landscape.values import levels_of, ranking
+from orchestrator.plan import Plan
+from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, sweep_cost_s
+from orchestrator.progress import format_duration
+from orchestrator.sweep import Sweep
+from orchestrator.table import tidy_table
+from trainables.config import REAL_DATASETS
+
+ASSUMED_ERRORS = (0.05, 0.2, 0.5)
+
+
+def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
+    """What a space asks for; nothing is trained unless `probe` (then one short trial per class of cost)."""
+    plan = sweep.plan
+    enumeration, counts = plan.enumeration, plan.trial_counts
+    yield f"{plan.name}: {len(plan.cells)} cells, {sum(counts.values())} trials"
+    yield f"  tune     {counts['tune']:5} trials: {plan.space.draws} draws per cell on replicate 0 to find its best"
+    yield f"  confirm  {counts['confirm']:5} trials: the best draw of each cell on replicates 1 to {plan.space.settings.replicates}"
+    yield f"\nA grid over all axes has {enumeration.grid_points} points; {sum(enumeration.merged.values())} repeat another:"
+    yield from (f"  {count:4} {reason}" for reason, count in enumeration.merged.items())
+    yield "\nCells:"
+    yield from (f"  {cell.label}  [{', '.join(cell.arms)}]" for cell in plan.cells)
+    yield from _describe_draws(plan)
+    yield from _describe_stopping(plan)
+    yield from _describe_power(plan)
+    yield from _describe_cost(sweep, probe=probe, say=say)
+
+
+def _describe_draws(plan: Plan) -> Iterator[str]:
+    if plan.space.nuisance:
+        yield "\nDraws (scrambled Sobol, the same points of the unit cube for every cell):"
+    for factor in plan.space.nuisance:
+        for level, domain in factor.domains.items():
+            cell = next((c for c in plan.cells if factor.domain(_factors(c)) is domain), None)
+            if cell:
+                values = ", ".join(f"{plan.draw_values(cell, d)[factor.name]:.3g}" for d in range(plan.space.draws))
+                yield f"  {factor.name}{f' ({factor.by} {level})' if factor.by else ''}: {values}"
+
+
+def _factors(cell: Cell) -> dict[str, object]:
+    return {**cell.settings.fixed.model_dump(), **cell.factors}
+
+
+def _describe_stopping(plan: Plan) -> Iterator[str]:
+    stopping = plan.space.settings.early_stopping
+    levels = sorted({rung for cell in plan.cells for rung in plan.rung_epochs(cell)})
+    if stopping is None or not plan.has_tune_stage:
+        yield "\nEarly stopping: off; every trial ends."
+    elif not levels:
+        yield "\nEarly stopping never acts: grace_period_epochs is not below epochs."
+    else:
+        who = "trials of one cell" if stopping.stratify == "cell" else f"trials alike in {stopping.stratify}"
+        yield f"\nEarly stopping: rungs at epochs {levels}, among {who}, from {stopping.min_rung_population} arrivals on."
+
+
+def _describe_power(plan: Plan) -> Iterator[str]:
+    """METHOD 4 and 5."""
+    replicates = plan.space.settings.replicates
+    levels = len(levels_of(tidy_table(plan, [])))
+    pairs = levels * (levels - 1) // 2
+    n_test = REAL_DATASETS[plan.space.settings.data.real]
+    yield f"\nDetectable at R = {replicates} replicates ({levels} distinct arms, {pairs} pairs, {n_test} test images):"
+    if pairs == 0:
+        yield "  one arm has nothing to be compared with."
+        return
+    if smallest_p(replicates) * pairs > 0.05:
+        needed = replicates_needed(pairs)
+        yield f"  smallest Holm-adjusted sign-flip p is {min(1.0, smallest_p(replicates) * pairs):.2g} > 0.05: not detectable at this R; R >= {needed} is needed."
+    yield "  smallest difference found with power 0.8 (paired t test, rho 0.4 assumed, sigma from the error rate):"
+    for error in ASSUMED_ERRORS:
+        sigma = assumed_sigma(error, n_test)
+        one, adjusted = (
+            minimum_detectable_effect(sigma=sigma, replicates=replicates, alpha=a) for a in (0.05, 0.05 / pairs)
+        )
+        yield f"    if {error:.0%} of the test images are misclassified: {one:.2%} for one pair, {adjusted:.2%} for all {pairs}"
+
+
+def _describe_cost(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
+    plan, cache = sweep.plan, sweep.home.cache
+    if probe:
+        sweep.home.require_writable()
+        prepare_data(plan, cache, say)
+        costs = probe_costs(plan, cache, say)
+    else:
+        costs = cached_costs(plan, cache)
+    total = sweep_cost_s(plan, costs)
+    if total is None:
+        yield "\nTime: unknown; `lossatlas plan --probe` measures a trial."
+        return
+    seconds = max(cost["trial_s"] for cost in costs.values())
+    peak = max(cost["peak_host_bytes"] for cost in costs.values()) / 2**20
+    yield f"\nTime: {seconds:.2f} s and {peak:.0f} MiB per trial (probed); {format_duration(total)} on one slot, without early stopping."
+
+
+def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: float) -> Iterator[str]:
+    """The ranking, what early stopping saved, and where to look next."""
+    table = landscape.table
+    counts = ", ".join(f"{count} {status}" for status, count in table.status.value_counts().items())
+    yield f"\n{sweep.plan.name}: {counts}; {format_duration(elapsed_s)}"
+    yield "\nArms by test accuracy (mean over contexts, 95 % t interval over replicates, each at its own best draw):"
+    for rank, row in enumerate(ranking(table).to_dict("records"), 1):
+        yield (
+            f"  {rank:2} {row['level']:16} {row['mean']:7.2%}  [{row['low']:.2%}, {row['high']:.2%}]  "
+            f"n = {row['n']}, {row['cells']} cells searched"
+        )
+    summary = summarise_stopping(table, {cell.label: cell.settings.fixed.epochs for cell in sweep.plan.cells})
+    if sweep.plan.space.settings.early_stopping:
+        yield f"\nEarly stopping ended {summary.stopped} of {summary.trials} tune trials and saved {summary.epochs_saved_frac:.0%} of their epochs."
+    for failed in table[table.status == "failed"].to_dict("records"):
+        yield f"\nFAILED {failed['trial_id']} {failed['cell']}; its error is in {sweep.folder.journal}"
+    yield f"\nReport        {page}"
+    yield f"Table         lossatlas table {sweep.plan.name}{_home_option(sweep)}"
+    yield f"MLflow UI     lossatlas ui {sweep.plan.name}{_home_option(sweep)}"
+    if dashboard := sweep.facts.get("dashboard"):
+        yield f"Ray dashboard http://{dashboard} while a sweep runs (if it answers 401: `ray get-auth-token`)"
+
+
+def _home_option(sweep: Sweep) -> str:
+    default = Path("lossatlas-home").absolute()
+    return "" if sweep.home.path == default else f" --home {sweep.home.path}"

@@ -1,0 +1,56 @@
+"""What early stopping did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class StoppingSummary:
+    """Early stopping in numbers.
+
+    Attributes:
+        trials: `tune` trials that ended.
+        stopped: Of these, stopped.
+        audited: Stop decisions that were recorded and not executed.
+        audited_won: Audited trials that became their cell's best draw after all.
+        epochs_saved_frac: Share of the `tune` stage's epochs that were not trained.
+    """
+
+    trials: int
+    stopped: int
+    audited: int
+    audited_won: int
+    epochs_saved_frac: float
+
+
+def summarise_stopping(table: pd.DataFrame, full_epochs: Mapping[str, int]) -> StoppingSummary:
+    """Count what early stopping did.
+
+    Args:
+        table: The tidy table.
+        full_epochs: Epochs of a full training, by cell.
+    """
+    tune = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"])]
+    wanted = tune.cell.map(full_epochs).sum()
+    audited = tune[tune.audited.astype(bool)]
+    chosen = table[(table.stage == "confirm") & (table.selected != "")][["cell", "draw"]].drop_duplicates()
+    won = audited.merge(chosen, on=["cell", "draw"])
+    saved = 1 - tune[~tune.diverged.astype(bool)].epochs.sum() / wanted if wanted else 0.0
+    return StoppingSummary(len(tune), int((tune.status == "stopped").sum()), len(audited), len(won), float(saved))
+
+
+def rung_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Decisions by rung: arrivals, stops, audits."""
+    decisions = pd.DataFrame([r for r in records if r["kind"] == "decision"])
+    if decisions.empty:
+        return pd.DataFrame(columns=["rung_epochs", "arrived", "stopped", "audited"])
+    counts = decisions.groupby(["rung_epochs", "action"]).size().unstack(fill_value=0)
+    table = pd.DataFrame({"arrived": counts.sum(axis=1)})
+    table["stopped"] = counts.get("stop", 0)
+    table["audited"] = counts.get("audit", 0)
+    return table.reset_index()

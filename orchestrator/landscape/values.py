@@ -1,0 +1,150 @@
+"""Values of cells and arms, with intervals over replicates.
+
+Notations: R replicates, the same seeds in every cell; x_r one test accuracy in [0, 1]; a level is an arm, or several
+arms that own the same cells; a context is one combination of the factors that no loss owns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE: Final = 0.95
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Mean and its 95 % Student t interval.
+
+    mean +- t_{0.975, n - 1} sd / sqrt(n)
+
+    Args:
+        values: n numbers; with fewer than two there is no interval.
+
+    Returns:
+        (mean, low, high); NaN where not defined.
+
+    Source: Student 1908; METHOD 2 says why not the bootstrap.
+    """
+    x = np.asarray(values, dtype=float)
+    if len(x) == 0:
+        return math.nan, math.nan, math.nan
+    if len(x) == 1:
+        return float(x[0]), math.nan, math.nan
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
+
+
+def confirmed(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that enter cell values: finished `confirm` trials of the best draw (diverged ones count as they are)."""
+    rows = table[(table.stage == "confirm") & (table.status == "finished")]
+    return rows[rows.selected.str.contains("best")] if "selected" in rows else rows
+
+
+def tuned_validation(table: pd.DataFrame) -> pd.Series:
+    """Best mean validation accuracy among a cell's draws in `tune`, by cell; the quantity that arms choose by."""
+    tune = table[(table.stage == "tune") & table.status.isin(["finished"]) & ~table.diverged.astype(bool)]
+    return tune.groupby(["cell", "draw"]).val_accuracy.mean().groupby("cell").max()
+
+
+def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """Mean over replicates of every cell.
+
+    Returns:
+        One row per cell of the table, in its order: cell, arms, loss, knobs and contexts, n, mean, low, high, sd,
+        diverged (how many of n), validation (best in `tune`).
+    """
+    rows = confirmed(table)
+    outcome = ["trial_id", "stage", "replicate", "draw", "status", "stopped_by", "audited", "diverged", "selected"]
+    outcome += [
+        "epochs",
+        "val_accuracy",
+        "test_accuracy",
+        "test_accuracy_max",
+        "train_s",
+        "run_id",
+        "lr",
+        "weight_decay",
+    ]
+    cells = table.drop(columns=outcome, errors="ignore").drop_duplicates("cell").set_index("cell")
+    by_cell = rows.groupby("cell")
+    measured = {
+        cell: (len(g), *mean_interval(g[metric].to_numpy()), g[metric].std(), g.diverged.sum()) for cell, g in by_cell
+    }
+    columns = ["n", "mean", "low", "high", "sd", "diverged"]
+    values = pd.DataFrame.from_dict(measured, orient="index", columns=columns)
+    values = cells.join(values).join(tuned_validation(table).rename("validation"))
+    values[["n", "diverged"]] = values[["n", "diverged"]].fillna(0).astype(int)
+    return values.rename_axis("cell").reset_index()
+
+
+def levels_of(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Cells per level. Arms with equal sets of cells are one level, named "kl = soft_ce"."""
+    owned: dict[str, set[str]] = {}
+    for cell, arms in table[["cell", "arms"]].drop_duplicates().itertuples(index=False):
+        for arm in arms.split("|"):
+            owned.setdefault(arm, set()).add(cell)
+    order = list(table.cell.drop_duplicates())
+    named: dict[frozenset[str], list[str]] = {}
+    for arm, cells in owned.items():
+        named.setdefault(frozenset(cells), []).append(arm)
+    return {" = ".join(sorted(arms)): [c for c in order if c in cells] for cells, arms in named.items()}
+
+
+def arm_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """Every level in every context, represented by its cell with the best `tune` validation.
+
+    Returns:
+        One row per level and context: level, contexts, cell, cells (searched), n, mean, low, high, validation.
+    """
+    contexts = list(table.attrs.get("contexts", []))
+    values = cell_values(table, metric)
+    rows = []
+    for level, cells in levels_of(table).items():
+        mine = values[values.cell.isin(cells) & (values.n > 0)]
+        groups = mine.groupby(contexts, dropna=False) if contexts else [((), mine)]
+        for key, group in groups:
+            if len(group) == 0:
+                continue
+            best = group.iloc[int(group.validation.fillna(-1).to_numpy().argmax())]
+            kept = {name: best[name] for name in ("cell", "n", "mean", "low", "high", "validation")}
+            rows.append({"level": level, **dict(zip(contexts, key, strict=True)), **kept, "cells": len(group)})
+    columns = ["level", *contexts, "cell", "n", "mean", "low", "high", "validation", "cells"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """Levels by their mean over contexts, best first, each with its paired difference to the best.
+
+    Per replicate, a level's value is the mean over contexts of its representing cells, so intervals are over
+    replicates and differences are paired (METHOD 3 and 4). A level that lacks a context is left out of the mean and
+    says so in `contexts`.
+
+    Returns:
+        level, mean, low, high, n (replicates), contexts, cells (searched), behind, behind_low, behind_high.
+    """
+    arms = arm_values(table, metric)
+    if arms.empty:
+        return pd.DataFrame(columns=["level", "mean", "low", "high", "n", "contexts", "cells"])
+    rows = confirmed(table)
+    by_replicate = {
+        level: rows[rows.cell.isin(group.cell)].groupby("replicate")[metric].mean()
+        for level, group in arms.groupby("level")
+    }
+    n_cells = arms.groupby("level").cells.sum()
+    n_contexts = arms.groupby("level").size()
+    ranked = pd.DataFrame(
+        [
+            (level, *mean_interval(x.to_numpy()), len(x), n_contexts[level], n_cells[level])
+            for level, x in by_replicate.items()
+        ],
+        columns=["level", "mean", "low", "high", "n", "contexts", "cells"],
+    ).sort_values("mean", ascending=False, ignore_index=True)
+    best = by_replicate[ranked.level[0]]
+    behind = [mean_interval((best - by_replicate[level]).dropna().to_numpy()) for level in ranked.level]
+    ranked[["behind", "behind_low", "behind_high"]] = behind
+    return ranked

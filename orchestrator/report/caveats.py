@@ -1,0 +1,93 @@
+"""What a landscape does not say, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from orchestrator.conductor import results_of
+from orchestrator.landscape.landscape import Landscape
+from orchestrator.landscape.values import confirmed
+from orchestrator.search import TwoStageSearch
+
+
+def caveats(landscape: Landscape) -> Iterator[str]:
+    """One sentence per thing that limits the conclusions (METHOD 12)."""
+    settings, table = landscape.plan.space.settings, landscape.table
+    for about in landscape.facts.get("data", {}).values():
+        error = 1 - confirmed(table).test_accuracy.mean()
+        standard_error = math.sqrt(max(error * (1 - error), 0) / about["n_test"]) if error == error else math.nan
+        yield (
+            f"Conclusions hold for this distilled set ({about['n_distilled']} images), this teacher (test accuracy "
+            f"{about['teacher_test_accuracy']:.2%}), this bank of {about['views']} views, this split, and these "
+            f"{about['n_test']} test images (binomial standard error {standard_error:.2%})."
+        )
+        yield (
+            f"Draws and cells were chosen on {about['n_validation']} validation images, held out from the teacher's "
+            "and the distilled set's training split."
+        )
+    axes = {*landscape.plan.space.axes, *(factor.name for factor in landscape.plan.space.nuisance)}
+    fixed = {key: value for key, value in settings.fixed.model_dump().items() if key not in axes}
+    yield "Fixed and not varied: " + ", ".join(f"{key} = {value}" for key, value in fixed.items()) + "."
+    if fixed.get("weight_decay") and "sgd" in str(landscape.plan.space.document):
+        yield "A fixed weight decay is not neutral to the scale of a loss under SGD."
+    yield "Intervals are over replicates (seeds) and conditional on the draw chosen in the tune stage."
+    yield from _missing(landscape)
+
+
+def _missing(landscape: Landscape) -> Iterator[str]:
+    table = landscape.table
+    for status in ("failed", "pending", "running", "skipped"):
+        if count := int((table.status == status).sum()):
+            yield f"{count} of {len(table)} planned trials are {status}; means are over those that are there."
+    diverged = confirmed(table)
+    diverged = diverged[diverged.diverged.astype(bool)]
+    for label, rows in diverged.groupby("cell"):
+        yield f"{label}: diverged in {len(rows)} of {landscape.plan.space.settings.replicates} replicates, counted at chance level."
+    search = TwoStageSearch(landscape.plan, results_of(landscape.records))
+    for cell in landscape.plan.cells:
+        if search.furthest_only(cell):
+            yield f"{cell.label}: no draw reached full budget in the tune stage; the one that got furthest was confirmed."
+    yield from _boundaries(landscape, search)
+
+
+def _boundaries(landscape: Landscape, search: TwoStageSearch) -> Iterator[str]:
+    """Where the chosen draw is the lowest or highest that was drawn (METHOD 11)."""
+    plan = landscape.plan
+    chosen = [(cell, draw) for cell in plan.cells for draw in search.selection(cell)]
+    for number, factor in enumerate(plan.space.nuisance if plan.space.draws > 2 else ()):
+        drawn = [point[number] for point in plan.unit_points]
+        for edge, extreme in (("lowest", min(drawn)), ("highest", max(drawn))):
+            at_edge = [cell for cell, draw in chosen if plan.unit_points[draw][number] == extreme]
+            if at_edge:
+                by_context = Counter(", ".join(map(str, cell.context.values())) or "all" for cell in at_edge)
+                where = "; ".join(f"{context}: {count}" for context, count in by_context.items())
+                yield (
+                    f"In {len(at_edge)} of {len(chosen)} cells the best draw has the {edge} {factor.name} that was drawn "
+                    f"({where}): their optimum may lie beyond; widen the range on that side, or raise `draws`."
+                )
+
+
+def how_to_reproduce(landscape: Landscape) -> str:
+    """Commands, versions, hardware and the space itself."""
+    packages = ("lossatlas", "torch", "ray", "mlflow", "numpy", "scipy")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    seconds = landscape.facts.get("wall_s")
+    return "\n".join(
+        [
+            f"lossatlas run SPACE.yaml --name {landscape.plan.name}     # the space is below",
+            "lossatlas rerun RUN_ID     # one trial; run ids are in table.csv",
+            "",
+            f"versions: {versions}, Python {platform.python_version()}",
+            f"hardware: {platform.machine()}, {os.cpu_count()} CPUs, device {landscape.plan.device}",
+            f"wall time: {seconds:.0f} s" if seconds else "wall time: unknown",
+            f"data: {', '.join(landscape.plan.recipes)}",
+            "",
+            json.dumps(dict(landscape.plan.space.document), indent=2),
+        ]
+    )

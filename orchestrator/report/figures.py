@@ -1,0 +1,194 @@
+"""Figures of a landscape, as plotly figures that read well on light and dark pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from orchestrator.landscape.values import arm_values, cell_values, ranking
+
+_INK = "#8a8f98"  # readable on white and on near-black
+_GRID = "rgba(138, 143, 152, 0.25)"
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol, colour-blind safe
+_SCALE = "Viridis"
+
+
+def ranking_figure(table: pd.DataFrame) -> go.Figure:
+    """Arms by test accuracy: their mean over contexts with intervals, and each context as a small mark."""
+    ranked, arms = ranking(table), arm_values(table)
+    contexts = list(table.attrs.get("contexts", []))
+    figure = go.Figure(
+        go.Scatter(
+            x=100 * ranked["mean"],
+            y=ranked.level,
+            error_x={"array": 100 * (ranked.high - ranked["mean"]), "color": _INK},
+            mode="markers",
+            marker={"size": 12, "color": _COLOURS[0]},
+            name="mean over contexts",
+            customdata=ranked[["low", "high", "n", "cells"]].to_numpy() * [100, 100, 1, 1],
+            hovertemplate="%{y}: %{x:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}], "
+            "n = %{customdata[2]}, %{customdata[3]} cells searched<extra></extra>",
+        )
+    )
+    for number, (key, group) in enumerate(arms.groupby(contexts, sort=False) if contexts else []):
+        figure.add_scatter(
+            x=100 * group["mean"],
+            y=group.level,
+            mode="markers",
+            marker={"size": 8, "symbol": "diamond-open", "color": _COLOURS[1 + number % 6]},
+            name=", ".join(map(str, key)),
+            customdata=group[["cell"]],
+            hovertemplate="%{y}: %{x:.2f} %<br>%{customdata[0]}<extra></extra>",
+        )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title="test accuracy, % (95 % t interval over replicates)")
+    return _styled(figure, height=120 + 40 * len(ranked))
+
+
+def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
+    """Temperature x refinement, one panel per loss and context, all on one colour scale; None without these knobs."""
+    values = cell_values(table)
+    knobs = [k for k in ("temperature", "refinement") if k in values and values[k].notna().any()]
+    if not knobs:
+        return None
+    values = values[values[knobs].notna().any(axis=1)]
+    contexts = list(table.attrs.get("contexts", []))
+    rows = list(values.groupby(contexts, sort=False)) if contexts else [((), values)]
+    losses = list(values.loss.drop_duplicates())
+    figure = make_subplots(
+        rows=len(rows),
+        cols=len(losses),
+        column_titles=losses,
+        row_titles=[", ".join(map(str, key)) for key, _ in rows],
+        horizontal_spacing=0.03,
+        vertical_spacing=0.12,
+        column_widths=[
+            max(1, values[values.loss == loss].get("temperature", pd.Series()).nunique()) for loss in losses
+        ],
+    )
+    for i, (_, group) in enumerate(rows, 1):
+        for j, loss in enumerate(losses, 1):
+            figure.add_trace(_heatmap(group[group.loss == loss]), row=i, col=j)
+    figure.update_yaxes(type="category", showgrid=False, showticklabels=False)
+    figure.update_yaxes(title="w", showticklabels=True, col=1)
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_xaxes(title="T", row=len(rows))
+    low, high = 100 * values["mean"].min(), 100 * values["mean"].max()
+    figure.update_layout(coloraxis={"colorscale": _SCALE, "cmin": low, "cmax": high, "colorbar": {"title": "test, %"}})
+    return _styled(figure, height=120 + 180 * len(rows))
+
+
+def _heatmap(cells: pd.DataFrame) -> go.Heatmap:
+    """One panel; where several cells share T and w, the best is shown."""
+    cells = cells.assign(
+        x=[_tick(v) for v in cells.get("temperature", [math.nan] * len(cells))],
+        y=[_tick(v) for v in cells.get("refinement", [math.nan] * len(cells))],
+    )
+    cells = cells.sort_values("mean").drop_duplicates(["x", "y"], keep="last")
+    cells = cells.sort_values([knob for knob in ("temperature", "refinement") if knob in cells])
+    text = [f"{100 * m:.1f}" if n else "not trained" for m, n in zip(cells["mean"], cells.n, strict=True)]
+    return go.Heatmap(
+        x=cells.x,
+        y=cells.y,
+        z=100 * cells["mean"],
+        text=text,
+        texttemplate="%{text}",
+        customdata=cells[["n", "low", "high", "diverged", "cell"]].to_numpy() * [1, 100, 100, 1, 1],
+        hovertemplate="%{customdata[4]}<br>%{z:.2f} % [%{customdata[1]:.2f}, %{customdata[2]:.2f}], "
+        "n = %{customdata[0]}, diverged %{customdata[3]}<extra></extra>",
+        coloraxis="coloraxis",
+    )
+
+
+def _tick(value: float) -> str:
+    """A knob's value as a category; a loss without the knob has one unnamed column or row."""
+    return "–" if pd.isna(value) else f"{value:.3g}"
+
+
+def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> go.Figure:
+    """Validation against a nuisance factor in `tune`, one line per arm (its representing cell), one panel per context."""
+    arms = arm_values(table)
+    contexts = list(table.attrs.get("contexts", []))
+    panels = list(arms.groupby(contexts, sort=False)) if contexts else [((), arms)]
+    titles = [", ".join(map(str, key)) for key, _ in panels]
+    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.05)
+    tune = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"])]
+    chosen = table[(table.stage == "confirm") & table.selected.str.contains("best")].groupby("cell").draw.first()
+    for column, (_, group) in enumerate(panels, 1):
+        for row in group.to_dict("records"):
+            draws = tune[tune.cell == row["cell"]].sort_values(factor)
+            colour = _COLOURS[levels.index(row["level"]) % len(_COLOURS)]
+            for trace in _profile(draws, factor, row["level"], colour, chosen.get(row["cell"])):
+                figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and column == 1), 1, column)
+    figure.update_xaxes(type="log", title=f"{factor} (log scale)")
+    figure.update_yaxes(title="validation accuracy, %", col=1)
+    return _styled(figure, height=440)
+
+
+def _profile(draws: pd.DataFrame, factor: str, level: str, colour: str, chosen: object) -> Iterator[go.Scatter]:
+    """A line through the draws that ended (the chosen one a star), and a cross for each that was stopped."""
+    hover = "%{customdata[2]}<br>%{x:.3g}: %{y:.2f} % after %{customdata[1]} epochs (%{customdata[0]})<extra></extra>"
+    for status, mode in (("finished", "lines+markers"), ("stopped", "markers")):
+        mine = draws[draws.status == status]
+        stars = [draw == chosen for draw in mine.draw]
+        plain = "circle" if status == "finished" else "x-thin-open"
+        yield go.Scatter(
+            x=mine[factor],
+            y=100 * mine.val_accuracy,
+            mode=mode,
+            name=level,
+            legendgroup=level,
+            showlegend=status == "finished",
+            line={"color": colour, "width": 1.5},
+            marker={
+                "color": colour,
+                "symbol": ["star" if star else plain for star in stars],
+                "size": [15 if star else 8 for star in stars],
+            },
+            customdata=mine[["status", "epochs", "cell"]],
+            hovertemplate=hover,
+        )
+
+
+def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
+    """Validation accuracy by epoch in `confirm`: mean over replicates and contexts of each arm's representing cells.
+
+    Args:
+        curves: Columns level, epoch, mean, low, high.
+        levels: In the order of the legend.
+    """
+    figure = go.Figure()
+    for number, level in enumerate(levels):
+        mine = curves[curves.level == level]
+        colour = _COLOURS[number % len(_COLOURS)]
+        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": level}
+        figure.add_scatter(x=mine.epoch, y=100 * mine.high, **band)
+        figure.add_scatter(x=mine.epoch, y=100 * mine.low, fill="tonexty", fillcolor=_faint(colour), **band)
+        line = {"color": colour, "width": 2}
+        figure.add_scatter(x=mine.epoch, y=100 * mine["mean"], mode="lines", line=line, name=level, legendgroup=level)
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(title="validation accuracy, %")
+    return _styled(figure, height=440)
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.15)"
+
+
+def _styled(figure: go.Figure, *, height: int) -> go.Figure:
+    figure.update_layout(
+        height=height,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": _INK, "family": "system-ui, sans-serif", "size": 13},
+        margin={"l": 60, "r": 40, "t": 40, "b": 50},
+        legend={"orientation": "h", "y": -0.25},
+    )
+    figure.update_xaxes(gridcolor=_GRID, zeroline=False)
+    figure.update_yaxes(gridcolor=_GRID, zeroline=False)
+    return figure

@@ -1,0 +1,66 @@
+"""Shared fixtures: a home whose cache is prepared once per test session, and small spaces."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.plan import Plan
+from orchestrator.prepare import prepare_data, probe_costs
+from search_spaces import load_space
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"real": "digits", "distilled": {"method": "random", "ipc": 4}},
+    "teacher": {"model": "convnet2", "width": 8, "train": {"epochs": 2}},
+    "scientific": {"loss": ["ce", "kl", "gift"], "temperature": [1, 4]},
+    "nuisance": {"lr": {"loguniform": [1.0e-3, 3.0e-2]}, "draws": 4},
+    "fixed": {"student": "convnet2", "width": 4, "epochs": 8, "batch_size": 20, "views": 8, "evaluate_every_epochs": 2},
+    "replicates": 2,
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """A space of 4 cells, 16 tune and 8 confirm trials that takes seconds."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture(scope="session")
+def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that has what TINY asks for."""
+    cache = tmp_path_factory.mktemp("prepared") / "cache"
+    plan = Plan("tiny", load_space(TINY), "cpu")
+    prepare_data(plan, cache, lambda text: None)
+    probe_costs(plan, cache, lambda text: None)
+    return cache
+
+
+@pytest.fixture
+def home(tmp_path: Path, prepared_cache: Path) -> Path:
+    """A home directory of this test's own, with the prepared cache copied into it."""
+    path = tmp_path / "home"
+    shutil.copytree(prepared_cache, path / "cache")
+    return path
+
+
+@pytest.fixture
+def lossatlas(home: Path) -> Callable[..., Any]:
+    """Run the command line as a user does, in a process of its own."""
+    import subprocess
+    import sys
+
+    def run(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "LOSSATLAS_HOME": str(home), "COLUMNS": "200"}
+        command = [sys.executable, "-m", "orchestrator.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run

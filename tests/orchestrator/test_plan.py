@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.cells import cell_label, enumerate_cells
+from orchestrator.describe import describe_plan
+from orchestrator.home import Home
+from orchestrator.plan import Plan, difference, rungs, sobol_points
+from orchestrator.sweep import Sweep
+from search_spaces import load_space
+
+
+def plan_of(space: Any, *overrides: str) -> Plan:
+    checked = load_space(space, overrides)
+    return Plan(checked.settings.name, checked, "cpu")
+
+
+def test_digits_has_38_cells_and_532_trials() -> None:
+    plan = plan_of("digits")
+    assert len(plan.cells) == 38
+    assert plan.trial_counts == {"tune": 152, "confirm": 380}
+    assert len({config.trial_id for _, _, config in plan.tune_trials()}) == 152
+
+
+def test_every_grid_point_is_a_cell_or_has_a_reason() -> None:
+    cells = enumerate_cells(load_space("digits"))
+    assert cells.grid_points == 8 * 3 * 2 * 2
+    assert sum(cells.merged.values()) == cells.grid_points - len(cells.cells)
+    assert cells.merged["soft_ce and kl differ by a constant, so their gradients are equal"] == 12
+
+
+def test_equivalent_cells_are_one_cell_with_all_its_arms() -> None:
+    arms = {cell.label: cell.arms for cell in plan_of("digits").cells}
+    assert arms["kl,temperature=1,refinement=0,optimizer=adamw"] == ("kl", "soft_ce")
+    assert arms["cosine,refinement=0.0909090909091,smoothing=0.1,optimizer=sgd"] == ("cosine", "gift")
+
+
+def test_an_arm_with_its_own_knobs_is_a_cell_of_its_own(tiny: dict[str, Any]) -> None:
+    tiny["scientific"]["loss"] = ["kl", {"kl_t20": {"loss": "kl", "temperature": 20, "scale_t2": True}}]
+    labels = {cell.label: cell.arms for cell in plan_of(tiny).cells}
+    assert labels["kl,temperature=20,refinement=0,scale_t2=true"] == ("kl_t20",)
+    assert len(labels) == 3
+
+
+def test_momentum_is_no_factor_of_adamw(tiny: dict[str, Any]) -> None:
+    tiny["scientific"] = {"loss": ["ce"], "optimizer": ["adamw", "sgd"], "momentum": [0.0, 0.9]}
+    assert len(plan_of(tiny).cells) == 3
+
+
+def test_a_dotted_axis_makes_data_of_its_own(tiny: dict[str, Any]) -> None:
+    del tiny["data"]["distilled"]["ipc"]
+    tiny["scientific"]["data.distilled.ipc"] = [1, 4]
+    plan = plan_of(tiny)
+    assert len(plan.recipes) == 2
+    assert len(plan.cells) == 8
+    assert {plan.trial(c, 0, 0, "tune").data for c in plan.cells} == set(plan.recipes)
+
+
+def test_labels_compare_floats_at_12_digits() -> None:
+    assert cell_label({"loss": "kl", "refinement": 1 / 11}) == cell_label(
+        {"loss": "kl", "refinement": 0.090909090909090}
+    )
+
+
+def test_draws_are_nested_and_the_same_for_every_cell() -> None:
+    assert sobol_points(8, 2, 0)[:4] == sobol_points(4, 2, 0)
+    assert sobol_points(4, 2, 0) != sobol_points(4, 2, 1)
+    plan = plan_of("digits")
+    by_optimizer = {c.context["optimizer"]: [plan.draw_values(c, d)["lr"] for d in range(4)] for c in plan.cells}
+    assert [10 * float(lr) for lr in by_optimizer["adamw"]] == pytest.approx([float(lr) for lr in by_optimizer["sgd"]])
+
+
+def test_one_draw_in_every_quarter_of_the_range() -> None:
+    positions = sorted(point[0] for point in sobol_points(4, 1, 0))
+    assert [int(4 * p) for p in positions] == [0, 1, 2, 3]
+
+
+def test_trial_id_depends_on_what_the_metrics_depend_on_and_on_nothing_else(tiny: dict[str, Any]) -> None:
+    def ids(*overrides: str) -> list[str]:
+        return [config.trial_id for _, _, config in plan_of(tiny, *overrides).tune_trials()]
+
+    assert ids() == ids("name=other", "replicates=7", "early_stopping={}", "resources.gpus=0.5")
+    for changed in ("fixed.width=5", "fixed.views=9", "teacher.width=9", "fixed.batch_size=9", "resources.cpus=2"):
+        assert ids() != ids(changed), changed
+
+
+def test_without_nuisance_there_is_no_tune_stage(tiny: dict[str, Any]) -> None:
+    del tiny["nuisance"]
+    plan = plan_of(tiny, "protocol=paper")
+    assert plan.trial_counts == {"tune": 0, "confirm": 8}
+    assert plan.trial(plan.cells[0], 0, 1, "confirm").test_every_evaluation
+
+
+def test_rungs() -> None:
+    assert rungs(25, 3, 100) == [25, 75]
+    assert rungs(100, 3, 100) == []
+
+
+def test_automatic_precision_follows_the_device(tiny: dict[str, Any]) -> None:
+    space = load_space(tiny)
+    for device, precision in (("cpu", "fp32"), ("cuda", "bf16")):
+        plan = Plan("tiny", space, device)
+        config = plan.trial(plan.cells[0], 0, 0, "tune")
+        assert (config.device, config.precision) == (device, precision)
+
+
+def test_a_larger_plan_continues_and_another_is_refused_with_the_difference(tiny: dict[str, Any]) -> None:
+    old = plan_of(tiny).signature()
+    for larger in ("replicates=3", "nuisance.draws=8", "scientific.loss=[ce,kl,gift,mse]", "confirm=[best,shared]"):
+        assert difference(old, plan_of(tiny, larger).signature()) == [], larger
+    for other, message in {
+        "replicates=1": "replicates: 2 -> 1",
+        "nuisance.draws=2": "draws: 4 -> 2",
+        "scientific.loss=[ce]": "3 cells of the sweep are missing",
+        "fixed.width=5": "4 cells of the sweep are missing or have other fixed settings",
+        "nuisance.lr.loguniform=[0.001,0.1]": "4 cells",
+        "early_stopping={}": "early_stopping: None ->",
+    }.items():
+        (problem,) = difference(old, plan_of(tiny, other).signature())
+        assert message in problem
+
+
+def test_description_says_what_is_merged_and_what_is_detectable(tiny: dict[str, Any], tmp_path: Any) -> None:
+    sweep = Sweep(plan_of(tiny, "early_stopping.grace_period_epochs=2"), Home.at(tmp_path))
+    text = "\n".join(describe_plan(sweep, probe=False, say=print))
+    assert "4 cells, 24 trials" in text
+    assert "ce has no temperature" in text
+    assert "not detectable at this R; R >= 7 is needed" in text
+    assert "rungs at epochs [2, 6]" in text
+    assert "Time: unknown" in text
+    assert not list(tmp_path.iterdir()), "a plan leaves nothing behind"

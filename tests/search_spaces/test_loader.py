@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import ConfigError, load_space, shipped_spaces
+from search_spaces.domains import parse_domain
+
+
+def problems(space: Any, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_space(space, overrides)
+    return caught.value.problems
+
+
+def test_shipped_spaces_load() -> None:
+    assert "digits" in shipped_spaces()
+    for name in shipped_spaces():
+        assert load_space(name).settings.name == name
+
+
+def test_fractions_and_exponents_are_numbers(tiny: dict[str, Any]) -> None:
+    space = load_space(tiny, ["scientific.refinement=[0, 1/11]", "fixed.weight_decay=5e-4"])
+    assert space.axes["refinement"] == (0, pytest.approx(1 / 11))
+    assert space.settings.fixed.weight_decay == 5e-4
+
+
+def test_null_removes_a_key(tiny: dict[str, Any]) -> None:
+    assert load_space(tiny, ["fixed.width=null"]).settings.fixed.width == 128
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fixed.widht=3", "fixed.widht: unknown key 'widht' (did you mean 'width'?)"),
+        ("colour=3", "colour: unknown key 'colour'; valid: ['name', 'data'"),
+        ("scientific.loss=[k1]", "scientific.loss[0]: unknown loss 'k1'; valid: ['ce'"),
+        ("scientific.loss=null", "scientific.loss: missing"),
+        ("scientific.loss=[kl, kl]", "arm 'kl' is given twice"),
+        ("scientific.loss=[{a: {loss: ce, temperature: 2}}]", "ce has no such knob"),
+        (
+            "scientific.loss=[{a: {loss: kl, temperature: -2}}]",
+            "scientific.loss[0].temperature: must be greater than 0",
+        ),
+        ("scientific.loss=[{a: {loss: kl, temperature: []}}]", "an empty list has no values"),
+        ("scientific.loss=[3]", "give a loss name or"),
+        ("scientific.temperature=[0]", "scientific.temperature[0]: must be greater than 0, got 0"),
+        ("scientific.refinement=[0, 1.2]", "scientific.refinement[1]: must be less than 1, got 1.2"),
+        ("scientific.temperature=[]", "an axis is a list of at least one value, got []"),
+        ("scientific.temperature=4", "an axis is a list of at least one value, got 4"),
+        ("scientific.temperature=[4, 4]", "values must differ"),
+        ("scientific.colour=[1]", "scientific.colour: unknown key 'colour'"),
+        ("scientific.width=[4]", "also given as fixed.width; a factor is either an axis or fixed"),
+        ("scientific.data.distilled.ipc=[1]", "also given as data.distilled.ipc"),
+        ("scientific.data.distilled.colour=[1]", "scientific.data.distilled.colour[0]: unknown key 'colour'"),
+        ("nuisance.lr.loguniform=[0.1, 0.01]", "nuisance.lr: `low < high` must hold for loguniform, got [0.1, 0.01]"),
+        ("nuisance.lr.loguniform=[0, 0.01]", "`low > 0` must hold for loguniform"),
+        ("nuisance.lr.loguniform=[1]", "loguniform takes 2 numbers, got [1]"),
+        ("nuisance.lr={normal: [0, 1]}", "nuisance.lr: not a domain"),
+        ("nuisance.lr=[]", "an empty list has nothing to choose from"),
+        ("nuisance.lr={uniform: [-1, 1]}", "nuisance.lr: must be greater than 0, got -1"),
+        ("nuisance.lr={by: student, convnet2: {uniform: [1, 2]}}", None),
+        ("nuisance.lr={by: colour, a: {uniform: [1, 2]}}", "nuisance.lr.by: unknown factor 'colour'"),
+        ("nuisance.lr={by: temperature, 1: {uniform: [1, 2]}}", "no range for temperature 4"),
+        ("nuisance.temperature={uniform: [1, 2]}", "a loss knob is an axis, not a nuisance"),
+        ("nuisance.colour={uniform: [1, 2]}", "nuisance.colour: unknown key 'colour'"),
+        ("nuisance.width={randint: [1, 2]}", "nuisance.width: also given under fixed"),
+        ("nuisance.draws=3", "nuisance.draws: must be a power of two"),
+        ("protocol=paper", "protocol: paper compares at one fixed lr"),
+        ("early_stopping.stratify=[colour]", "early_stopping.stratify: unknown factor 'colour'"),
+        ("early_stopping.audit_frac=2", "early_stopping.audit_frac: must be less than or equal to 1, got 2"),
+        ("replicates=0", "replicates: must be greater than or equal to 1, got 0"),
+        ("fixed.width=true", "fixed.width: must be a valid integer, got True"),
+        ("fixed.student=convnet9", "fixed.student: must be 'convnet2', 'convnet3' or 'convnet4', got 'convnet9'"),
+        ("resources.gpus=lots", "resources.gpus: must be 'auto' or must be a valid number, got 'lots'"),
+        ("data.real=mnits", "data.real: must be 'digits', got 'mnits'"),
+        ("teacher=null", "teacher: missing"),
+        ("name=a b", "name: String must match pattern"),
+        ("replicates", "--set replicates: give KEY=VALUE"),
+        ("replicates=[", "--set replicates=[: the value is not YAML"),
+        ("replicates.x=1", "--set replicates.x=1: replicates is not a mapping"),
+    ],
+)
+def test_one_problem_gives_one_message(override: str, message: str | None, tiny: dict[str, Any]) -> None:
+    if message is None:
+        load_space(tiny, [override])
+        return
+    (problem,) = problems(tiny, override)
+    assert message.lower() in problem.lower()
+
+
+def test_all_problems_are_reported_together(tiny: dict[str, Any]) -> None:
+    found = problems(tiny, "fixed.widht=3", "scientific.loss=[k1]", "scientific.temperature=[0]", "replicates=-1")
+    assert len(found) == 4
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    assert "no space 'nowhere'; give a path to a YAML file or one of the shipped: ['digits'" in problems("nowhere")[0]
+    for text, message in (
+        ("a: [", "not readable as YAML"),
+        ("- a", "a space is a mapping of keys, got list"),
+        ("name: a\nname: b", "key 'name' is given twice"),
+        ("\x00", "not readable as YAML"),
+    ):
+        path = tmp_path / "space.yaml"
+        path.write_text(text)
+        assert message in problems(path)[0]
+
+
+def test_the_given_content_is_not_changed(tiny: dict[str, Any]) -> None:
+    load_space(tiny, ["fixed.width=9", "scientific.refinement=[0, 1/11]"])
+    assert tiny["fixed"]["width"] == 4
+    assert "refinement" not in tiny["scientific"]
+
+
+def test_domains_map_the_unit_interval() -> None:
+    assert parse_domain(["a", "b"]).at(0.99) == "b"
+    assert parse_domain({"uniform": [1, 3]}).at(0.5) == 2
+    assert parse_domain({"loguniform": [0.01, 1]}).at(0.5) == pytest.approx(0.1)
+    assert [parse_domain({"randint": [0, 3]}).at(u) for u in (0.0, 0.5, 0.99)] == [0, 1, 2]
+    assert parse_domain({"quniform": [0, 1, 0.25]}).at(0.6) == 0.5
+
+
+def test_position_inverts_a_domain() -> None:
+    for given in ({"uniform": [1, 3]}, {"loguniform": [0.01, 1]}):
+        domain = parse_domain(given)
+        assert domain.position(domain.at(0.3)) == pytest.approx(0.3)
+    assert parse_domain(["a"]).position("a") is None
