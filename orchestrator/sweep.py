@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from orchestrator.plan import Plan, difference
 from orchestrator.prepare import Say, prepare_data, probe_costs
 from orchestrator.table import tidy_table
 from search_spaces import ConfigError, Space, load_space
+from search_spaces.settings import NAME_PATTERN
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,11 @@ class Sweep:
         Raises:
             ConfigError: If the space has problems; nothing has been started.
         """
-        checked = space if isinstance(space, Space) else load_space(space, overrides)
         from orchestrator.cluster import resolve_device
 
+        if name is not None and not re.fullmatch(NAME_PATTERN, name):
+            raise ConfigError(f"--name must be letters, digits, - and _, got {name!r}.")
+        checked = space if isinstance(space, Space) else load_space(space, overrides)
         return cls(Plan(name or checked.settings.name, checked, resolve_device()), Home.at(home))
 
     @classmethod

@@ -77,9 +77,9 @@ def _places(plan: Plan, search: TwoStageSearch, cell: Cell) -> Iterator[_Place]:
                 yield _Place(draw, replicate, "tune", "")
     chosen = search.selection(cell)
     places: list[tuple[int | None, str]] = [*chosen.items()] or [(None, "")]
-    for draw, selected in places:
+    for chosen_draw, selected in places:
         for replicate in plan.confirm_replicates:
-            yield _Place(draw, replicate, "confirm", selected)
+            yield _Place(chosen_draw, replicate, "confirm", selected)
     for other in sorted(set(range(plan.space.draws)) - set(chosen)):
         for replicate in plan.confirm_replicates:
             if plan.trial(cell, other, replicate, "confirm").trial_id in search.results:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import queue
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from orchestrator.cells import Cell
 from orchestrator.conductor import results_of
 from orchestrator.journal import Journal, read_journal
-from orchestrator.plan import recipe
+from orchestrator.run_fields import environment_tags, flat_config, result_tags, trial_tags
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
 from search_spaces import ConfigError
 from trainables.config import TrialConfig
@@ -190,9 +188,9 @@ class _Store:
         metrics, params, tags = _as_metrics(pending.points), [], []
         if run_id is None:
             run_id = self._create(pending)
-            params = _as_params(_flat(pending.assignment.config.as_dict()))
+            params = _as_params(flat_config(pending.assignment.config.as_dict()))
         elif pending.result is not None:
-            tags = _as_tags(_result_tags(pending.result))
+            tags = _as_tags(result_tags(pending.result))
         for first in range(0, max(1, len(metrics)), BATCH_METRICS):
             batch = metrics[first : first + BATCH_METRICS]
             if batch or params or tags:
@@ -241,7 +239,7 @@ class _Store:
         if self._parent:
             self._client.update_run(self._parent, status="RUNNING")
             return
-        tags = {"mlflow.runName": self._sweep.plan.name, "lossatlas.kind": "sweep", **_environment()}
+        tags = {"mlflow.runName": self._sweep.plan.name, "lossatlas.kind": "sweep", **environment_tags()}
         self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
         self._notes.append("parent", run_id=self._parent, uri=self._uri)
         counts = {f"trials_{stage}": str(count) for stage, count in self._sweep.plan.trial_counts.items()}
@@ -258,7 +256,7 @@ class _Store:
                 tags={
                     "mlflow.parentRunId": str(self._parent),
                     **trial_tags(assignment),
-                    **_result_tags(pending.result),
+                    **result_tags(pending.result),
                 },
                 run_name=f"{assignment.cell.label} draw {assignment.draw} replicate {assignment.config.replicate}",
             )
@@ -284,29 +282,6 @@ class _Store:
             token = page.token
             if not token:
                 return {trial_id: run_id for trial_id, run_id in found.items() if trial_id not in self._runs}
-
-
-def trial_tags(assignment: Assignment) -> dict[str, str]:
-    """What a trial's run says of itself; configuration and recipe suffice to train it again."""
-    return {
-        "lossatlas.trial_id": assignment.trial_id,
-        "lossatlas.cell": assignment.cell.label,
-        "lossatlas.arms": "|".join(assignment.cell.arms),
-        "lossatlas.stage": assignment.config.stage,
-        "lossatlas.draw": str(assignment.draw),
-        "lossatlas.replicate": str(assignment.config.replicate),
-        "lossatlas.config": json.dumps(assignment.config.as_dict()),
-        "lossatlas.recipe": json.dumps(recipe(assignment.cell)),
-    }
-
-
-def _result_tags(result: TrialResult | None) -> dict[str, str]:
-    """How a trial ended, if it has."""
-    if result is None:
-        return {}
-    tags = {"status": result.status, "stopped_by": result.stopped_by, "error": (result.error or "")[-4000:]}
-    tags |= {"diverged": str(result.diverged).lower(), "audited": str(result.audited).lower()}
-    return {f"lossatlas.{name}": value for name, value in tags.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,20 +348,6 @@ def _client(uri: str) -> MlflowClient:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
-
-
-def _environment() -> dict[str, str]:
-    """Versions and hardware that a reader of the runs would ask for."""
-    packages = ("lossatlas", "torch", "torchvision", "timm", "ray", "mlflow", "numpy")
-    versions = {f"version.{name}": version(name) for name in packages}
-    return {**versions, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial configuration with its knobs at the top level; settings without effect are left out."""
-    flat = {**config, **config["knobs"]}
-    del flat["knobs"]
-    return {key: value for key, value in flat.items() if value is not None}
 
 
 def _as_params(values: Mapping[str, Any]) -> list[Param]:

@@ -22,6 +22,7 @@ class OneOf:
         return core_schema.literal_schema(list(self.values))
 
 
+NAME_PATTERN = r"^[A-Za-z0-9_-]+$"
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -133,7 +134,7 @@ class Resources(Settings):
 class SpaceSettings(Settings):
     """A space file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = Field(
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] = Field(
         description="Letters, digits, - and _; the default name of the sweep."
     )
     data: Data = Field(description="Real data and the distilled set.")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.home import write_json
 from orchestrator.plan import Plan
-from orchestrator.prepare import prepare_data, probe_costs
+from orchestrator.prepare import cost_classes
 from search_spaces import load_space
+from trainables.prepare import prepare
+from trainables.probe import probe
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -34,11 +35,13 @@ def tiny() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that has what TINY asks for."""
+    """A cache that has what TINY asks for, made in this process, which has torch anyway."""
     cache = tmp_path_factory.mktemp("prepared") / "cache"
     plan = Plan("tiny", load_space(TINY), "cpu")
-    prepare_data(plan, cache, lambda text: None)
-    probe_costs(plan, cache, lambda text: None)
+    for key, recipe in plan.recipes.items():
+        prepare(key, recipe, cache, lambda text: None)
+    for name, config in cost_classes(plan).items():
+        write_json(cache / f"probe-{name}.json", probe(config, cache))
     return cache
 
 
@@ -48,19 +51,3 @@ def home(tmp_path: Path, prepared_cache: Path) -> Path:
     path = tmp_path / "home"
     shutil.copytree(prepared_cache, path / "cache")
     return path
-
-
-@pytest.fixture
-def lossatlas(home: Path) -> Callable[..., Any]:
-    """Run the command line as a user does, in a process of its own."""
-    import subprocess
-    import sys
-
-    def run(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "LOSSATLAS_HOME": str(home), "COLUMNS": "200"}
-        command = [sys.executable, "-m", "orchestrator.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        assert not check or done.returncode == 0, done.stderr
-        return done
-
-    return run

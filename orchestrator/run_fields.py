@@ -1,0 +1,50 @@
+"""What an MLflow run says of a trial or a sweep, as plain dictionaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from orchestrator.plan import recipe
+from orchestrator.search import Assignment, TrialResult
+
+
+def trial_tags(assignment: Assignment) -> dict[str, str]:
+    """What a trial's run says of itself; configuration and recipe suffice to train it again."""
+    return {
+        "lossatlas.trial_id": assignment.trial_id,
+        "lossatlas.cell": assignment.cell.label,
+        "lossatlas.arms": "|".join(assignment.cell.arms),
+        "lossatlas.stage": assignment.config.stage,
+        "lossatlas.draw": str(assignment.draw),
+        "lossatlas.replicate": str(assignment.config.replicate),
+        "lossatlas.config": json.dumps(assignment.config.as_dict()),
+        "lossatlas.recipe": json.dumps(recipe(assignment.cell)),
+    }
+
+
+def result_tags(result: TrialResult | None) -> dict[str, str]:
+    """How a trial ended, if it has."""
+    if result is None:
+        return {}
+    tags = {"status": result.status, "stopped_by": result.stopped_by, "error": (result.error or "")[-4000:]}
+    tags |= {"diverged": str(result.diverged).lower(), "audited": str(result.audited).lower()}
+    return {f"lossatlas.{name}": value for name, value in tags.items() if value}
+
+
+def environment_tags() -> dict[str, str]:
+    """Versions and hardware that a reader of the runs would ask for."""
+    packages = ("lossatlas", "torch", "torchvision", "timm", "ray", "mlflow", "numpy")
+    versions = {f"version.{name}": version(name) for name in packages}
+    return {**versions, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
+
+
+def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial configuration with its knobs at the top level; settings without effect are left out."""
+    flat = {**config, **config["knobs"]}
+    del flat["knobs"]
+    return {key: value for key, value in flat.items() if value is not None}

@@ -1,0 +1,151 @@
+"""The command line as a user meets it, in this process where no process of its own is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.cli import main
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command; its exit status, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lossatlas", *arguments])
+        monkeypatch.setenv("LOSSATLAS_HOME", str(home))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0 if code is None else 1), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def space(tiny: dict[str, Any], tmp_path: Path) -> str:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(tiny))
+    return str(path)
+
+
+def test_bad_input_is_status_2_with_every_problem_and_starts_nothing_in_two_seconds(tmp_path: Path) -> None:
+    """From a cold start, in a process of its own."""
+    home = tmp_path / "home"
+    settings = ["fixed.widht=3", "scientific.loss=[k1]", "scientific.temperature=[0]", "scientific.refinement=[1.2]"]
+    settings += ["nuisance.lr.adamw.loguniform=[1, 0.1]", "scientific.width=[8]"]
+    command = [sys.executable, "-m", "orchestrator.cli", "run", "digits", "--home", str(home)]
+    started = time.monotonic()
+    done = subprocess.run(
+        [*command, *(f"--set={setting}" for setting in settings)], capture_output=True, text=True, check=False
+    )
+    print(f"{time.monotonic() - started:.2f} s from a cold start")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == len(settings)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "nowhere"), "no space 'nowhere'"),
+        (("run", "digits", "--set", "x"), "--set x: give KEY=VALUE"),
+        (("resume", "nothing"), "no sweep 'nothing' in"),
+        (("table", "nothing"), "no sweep 'nothing' in"),
+        (("report", "nothing"), "no sweep 'nothing' in"),
+        (("status", "nothing"), "no sweep 'nothing' in"),
+        (("ui", "nothing"), "no sweep 'nothing' in"),
+        (("run", "digits", "--name", "a/b"), "name must be letters, digits, - and _, got 'a/b'"),
+        (("rerun", "0123"), "no run '0123'"),
+        (("run", "digits", "--max-concurrent", "0"), "--max-concurrent"),
+        (("run", "digits", "--home", "/proc/nowhere"), "home directory /proc/nowhere is not writable"),
+        (("run", "digits", "--max-conc", "1"), "No such option"),
+    ],
+)
+def test_wrong_input_is_status_2_and_one_message(arguments: tuple[str, ...], message: str, call: Call) -> None:
+    status, _, errors = call(*arguments)
+    assert status == 2
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_plan_describes_and_trains_nothing(call: Call, home: Path, space: str) -> None:
+    status, text, _ = call("plan", space)
+    assert status == 0
+    assert "4 cells, 24 trials" in text
+    assert "per trial (probed)" in text, "the cache of this home knows the cost"
+    assert not (home / "sweeps").exists()
+
+
+def test_losses_and_spaces_are_listed(call: Call) -> None:
+    status, text, _ = call("losses")
+    assert status == 0
+    assert "arXiv:2405.14736" in text
+    status, text, _ = call("spaces")
+    assert status == 0
+    assert text.startswith("digits: The digits landscape")
+    assert "(38 cells)" in text
+
+
+def test_help_teaches(call: Call) -> None:
+    status, text, _ = call("run", "--help")
+    assert status == 0
+    assert "trains nothing that is already done" in " ".join(text.split())
+
+
+def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path: Path) -> None:
+    import json
+
+    import pandas as pd
+    import torch
+
+    status, text, errors = call("run", space, "--local")
+    assert status == 0, errors
+    assert "24 finished" in text
+    page = home / "sweeps" / "tiny" / "report" / "index.html"
+    assert f"Report        {page}" in text
+    assert "Loss landscape: tiny" in page.read_text()
+
+    assert "tune     16 finished" in call("status", "tiny")[1]
+    records = json.loads(call("table", "tiny", "--format", "json")[1])
+    assert len(records) == 24
+    assert call("table", "tiny")[1].startswith("trial_id,cell,arms,stage,replicate,draw,loss,")
+    assert call("table", "tiny", "--format", "parquet")[0] == 2
+    assert call("table", "tiny", "--format", "parquet", "--out", str(tmp_path / "t.parquet"))[0] == 0
+    assert len(pd.read_parquet(tmp_path / "t.parquet")) == 24
+    assert call("table", "tiny", "--out", str(tmp_path / "t.csv"))[0] == 0
+    assert call("report", "tiny", "--out", str(tmp_path / "report"))[1].strip() == str(tmp_path / "report/index.html")
+
+    student = tmp_path / "student.pt"
+    status, text, _ = call("rerun", records[-1]["run_id"], "--save", str(student))
+    assert status == 0
+    assert text.count("equal") == 3
+    saved = torch.load(student, weights_only=True)
+    assert saved["config"]["replicate"] == 2
+
+    status, _, errors = call("run", space, "--local", "--set", "fixed.width=5")
+    assert status == 2
+    assert "exists with another plan" in errors
+    assert "4 cells of the sweep are missing or have other fixed settings" in errors
+    assert call("resume", "tiny", "--local")[0] == 0
+
+
+def test_failed_trials_make_status_1(call: Call, space: str) -> None:
+    status, text, _ = call("run", space, "--local", "--set", "fixed.student=convnet4", "--set", "scientific.loss=[ce]")
+    assert status == 1
+    assert "FAILED" in text

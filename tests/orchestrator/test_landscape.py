@@ -1,0 +1,196 @@
+"""Statistics on synthetic landscapes whose truth is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.landscape.curves import learning_curves
+from orchestrator.landscape.landscape import Landscape
+from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effect, replicates_needed, smallest_p
+from orchestrator.landscape.stopping import rung_table, summarise_stopping
+from orchestrator.landscape.values import arm_values, cell_values, levels_of, mean_interval, ranking
+from orchestrator.plan import Plan
+from orchestrator.report import write_report
+from search_spaces import load_space
+
+
+def synthetic(truth: dict[str, float], *, replicates: int = 10, sigma: float = 0.01, seed: int = 0) -> pd.DataFrame:
+    """Cells `kl1`, `kl2` (arms kl|soft_ce), `ce` (arm ce) with common random numbers (rho = 0.5)."""
+    random = np.random.default_rng(seed)
+    block = random.normal(size=replicates) * sigma * math.sqrt(0.5)
+    rows = []
+    for cell, mean in truth.items():
+        arms = "ce" if cell == "ce" else "kl|soft_ce"
+        base = {"cell": cell, "arms": arms, "loss": cell[:2], "diverged": False, "audited": False}
+        for draw in range(2):
+            tune = {"stage": "tune", "replicate": 0, "status": "finished", "val_accuracy": mean - 0.1 * draw}
+            rows.append({**base, **tune, "draw": draw, "selected": ""})
+        own = random.normal(size=replicates) * sigma * math.sqrt(0.5)
+        for r in range(replicates):
+            test = mean + block[r] + own[r]
+            confirm = {"stage": "confirm", "replicate": r + 1, "status": "finished", "test_accuracy": test}
+            rows.append({**base, **confirm, "draw": 0, "selected": "best", "val_accuracy": mean})
+    return pd.DataFrame(rows)
+
+
+def test_mean_interval_by_hand() -> None:
+    """1, 2, 3: mean 2, sd 1, t_{0.975, 2} = 4.302653: 2 +- 4.302653 / sqrt 3."""
+    mean, low, high = mean_interval([1, 2, 3])
+    assert (mean, low, high) == pytest.approx((2, 2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
+
+
+def test_mean_interval_of_one_and_of_none() -> None:
+    assert mean_interval([3.0])[0] == 3
+    assert math.isnan(mean_interval([3.0])[1])
+    assert all(math.isnan(x) for x in mean_interval([]))
+
+
+def test_interval_covers_the_truth_95_times_in_100() -> None:
+    truth = {"kl1": 0.8}
+    covered = [
+        low <= 0.8 <= high
+        for seed in range(1000)
+        for _, low, high in [mean_interval(synthetic(truth, seed=seed).test_accuracy.dropna())]
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_arms_with_equal_cells_are_one_level() -> None:
+    assert levels_of(synthetic({"kl1": 0.8, "kl2": 0.9, "ce": 0.7})) == {"kl = soft_ce": ["kl1", "kl2"], "ce": ["ce"]}
+
+
+def test_an_arm_is_represented_by_its_cell_with_the_best_tune_validation_not_the_best_test() -> None:
+    table = synthetic({"kl1": 0.8, "kl2": 0.9, "ce": 0.7})
+    table.loc[(table.cell == "kl2") & (table.stage == "tune"), "val_accuracy"] = 0.1
+    arms = arm_values(table).set_index("level")
+    assert arms.cell["kl = soft_ce"] == "kl1"
+    assert arms.cells["kl = soft_ce"] == 2
+
+
+def test_cell_values_count_what_is_there() -> None:
+    table = synthetic({"kl1": 0.8, "ce": 0.7})
+    table.loc[(table.cell == "ce") & (table.replicate > 7), "status"] = "failed"
+    values = cell_values(table).set_index("cell")
+    assert values.n.to_dict() == {"kl1": 10, "ce": 7}
+    assert values.validation["ce"] == 0.7
+
+
+def test_unselected_and_tune_rows_never_enter_a_cell_value() -> None:
+    table = synthetic({"kl1": 0.8})
+    table.loc[table.replicate == 1, "selected"] = "shared"
+    assert cell_values(table).n[0] == 9
+
+
+def test_ranking_orders_levels_and_pairs_the_differences() -> None:
+    table = synthetic({"kl1": 0.80, "kl2": 0.81, "ce": 0.79}, sigma=0.01)
+    ranked = ranking(table)
+    assert list(ranked.level) == ["kl = soft_ce", "ce"]
+    ce = ranked.set_index("level").loc["ce"]
+    rows = table[table.stage == "confirm"].pivot_table(index="replicate", columns="cell", values="test_accuracy")
+    assert (ce.behind, ce.behind_low, ce.behind_high) == pytest.approx(mean_interval(rows["kl2"] - rows["ce"]))
+    unpaired = math.hypot(*(rows[c].std() for c in ("kl2", "ce")))
+    assert (rows["kl2"] - rows["ce"]).std() < unpaired, "common random numbers make the paired difference less noisy"
+
+
+def test_contexts_are_averaged_per_replicate() -> None:
+    parts = []
+    for optimizer, shift in (("adamw", 0.0), ("sgd", -0.1)):
+        part = synthetic({"kl1": 0.8 + shift, "ce": 0.7 + shift}).assign(optimizer=optimizer)
+        parts.append(part.assign(cell=part.cell + optimizer))
+    table = pd.concat(parts, ignore_index=True)
+    table.attrs["contexts"] = ["optimizer"]
+    ranked = ranking(table).set_index("level")
+    assert ranked["mean"].to_dict() == pytest.approx({"kl = soft_ce": 0.75, "ce": 0.65}, abs=0.01)
+    assert set(ranked.contexts) == {2}
+    assert set(ranked.n) == {10}
+
+
+def test_an_empty_table_has_an_empty_ranking() -> None:
+    table = synthetic({"kl1": 0.8})
+    assert ranking(table[table.stage == "tune"]).empty
+
+
+def test_minimum_detectable_effect_by_the_power_of_the_t_test() -> None:
+    """R = 10, alpha 0.05, power 0.8 need a standardised difference of 0.996 (tables of the paired t test)."""
+    effect = minimum_detectable_effect(sigma=1.0, replicates=10, rho=0.5)
+    assert effect == pytest.approx(0.996, abs=0.001)
+    assert math.isnan(minimum_detectable_effect(sigma=1.0, replicates=1))
+
+
+def test_minimum_detectable_effect_is_found_80_times_in_100() -> None:
+    from scipy import stats
+
+    sigma, rho, replicates = 0.01, 0.4, 10
+    delta = minimum_detectable_effect(sigma=sigma, replicates=replicates, rho=rho)
+    random = np.random.default_rng(0)
+    differences = delta + random.normal(size=(20000, replicates)) * sigma * math.sqrt(2 * (1 - rho))
+    found = stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_smallest_p_and_the_replicates_it_asks_for() -> None:
+    assert smallest_p(6) == 2 / 64
+    assert [replicates_needed(pairs) for pairs in (1, 15, 25)] == [6, 10, 10]
+    for pairs in range(1, 60):
+        needed = replicates_needed(pairs)
+        assert smallest_p(needed) * pairs <= 0.05 < smallest_p(needed - 1) * pairs
+
+
+def test_assumed_sigma_by_hand() -> None:
+    assert assumed_sigma(0.5, 100) == 0.05
+
+
+def test_stopping_is_summed_up_by_hand() -> None:
+    """Two tune trials of 100 epochs, one stopped at 25: 75 of 200 epochs saved; the audited one was chosen."""
+    base = {"cell": "a", "diverged": False, "selected": ""}
+    table = pd.DataFrame(
+        [
+            {**base, "stage": "tune", "status": "finished", "epochs": 100, "audited": True, "draw": 0},
+            {**base, "stage": "tune", "status": "stopped", "epochs": 25, "audited": False, "draw": 1},
+            {
+                **base,
+                "stage": "confirm",
+                "status": "finished",
+                "epochs": 100,
+                "audited": False,
+                "draw": 0,
+                "selected": "best",
+            },
+        ]
+    )
+    summary = summarise_stopping(table, {"a": 100})
+    assert (summary.trials, summary.stopped, summary.audited, summary.audited_won) == (2, 1, 1, 1)
+    assert summary.epochs_saved_frac == 75 / 200
+
+
+def test_rungs_are_counted() -> None:
+    records = [{"kind": "decision", "rung_epochs": 25, "action": a} for a in ("continue", "stop", "stop", "audit")]
+    assert rung_table(records).to_dict("records") == [{"rung_epochs": 25, "arrived": 4, "stopped": 2, "audited": 1}]
+    assert rung_table([]).empty
+
+
+def test_learning_curves_average_replicates() -> None:
+    table = synthetic({"ce": 0.7}, replicates=2).assign(trial_id=lambda t: [str(i) for i in t.index])
+    records = [
+        {"kind": "result", "trial_id": i, "curve": [{"epoch": 5, "val_accuracy": v}]}
+        for i, v in zip(table[table.stage == "confirm"].trial_id, (0.2, 0.4), strict=True)
+    ]
+    (point,) = learning_curves(table, records).to_dict("records")
+    assert (point["level"], point["epoch"], point["mean"]) == ("ce", 5, pytest.approx(0.3))
+
+
+def test_a_report_of_a_sweep_that_has_just_begun_says_so(tiny: dict[str, Any], tmp_path: Path) -> None:
+    from orchestrator.table import tidy_table
+
+    plan = Plan("tiny", load_space(tiny), "cpu")
+    page = write_report(Landscape(plan, tidy_table(plan, []), [], {}), tmp_path)
+    text = page.read_text()
+    assert "No cell has been confirmed yet" in text
+    assert "24 of 24 planned trials are pending" in text
+    assert "src=" not in text.split("</script>")[-1], "the page needs no network"

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.conductor import Conductor
+from orchestrator.journal import Journal, read_journal
+from orchestrator.plan import Plan
+from orchestrator.progress import Progress, format_duration
+from search_spaces import load_space
+
+
+def point(epoch: int, accuracy: float) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "train_loss": 1.0,
+        "val_accuracy": accuracy,
+        "test_accuracy": None,
+        "train_s": 2.0,
+        "diverged": False,
+    }
+
+
+@pytest.fixture
+def conductor(tiny: dict[str, Any], tmp_path: Path) -> Conductor:
+    return Conductor(Plan("tiny", load_space(tiny), "cpu"), Journal(tmp_path / "journal.jsonl"), [])
+
+
+def test_counts_best_and_time_left(conductor: Conductor) -> None:
+    """4 of 24 trials of 2 s ended in 4 s, two at a time: 20 are left, 20 s."""
+    now = [0.0]
+    progress = Progress(conductor, clock=lambda: now[0])
+    conductor.listeners.append(progress.hear)
+    assert progress.eta_s is None
+    assert progress.line == "0 of 24 trials (); time left unknown"
+    for accuracy in (0.5, 0.7, 0.6, 0.4):
+        assignment = conductor.next_trial()
+        assert assignment is not None
+        conductor.start(assignment)
+        conductor.finish(assignment, [point(8, accuracy)])
+    now[0] = 4.0
+    assert progress.eta_s == pytest.approx(20)
+    assert progress.line == "4 of 24 trials (4 finished); about 20 s left"
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(progress)
+    assert "70.0%" in console.export_text()
+
+
+def test_it_begins_with_what_earlier_processes_did(conductor: Conductor, tmp_path: Path) -> None:
+    for _ in range(5):
+        assignment = conductor.next_trial()
+        assert assignment is not None
+        conductor.finish(assignment, [point(8, 0.5)])
+    again = Conductor(conductor.plan, Journal(tmp_path / "other"), read_journal(tmp_path / "journal.jsonl"))
+    assert Progress(again).line.startswith("5 of 24 trials (5 finished)")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (100, "2 min"), (5 * 3600 + 61, "5 h 1 min")])
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
