@@ -41,7 +41,7 @@ HomeOption = Annotated[
     str | None, typer.Option("--home", help="Home directory [default: $LOSSATLAS_HOME or ./lossatlas-home].")
 ]
 UriOption = Annotated[
-    str | None, typer.Option("--tracking-uri", help="MLflow server [default: SQLite in the home directory].")
+    str | None, typer.Option("--tracking-uri", help="MLflow server, or off [default: SQLite in the home directory].")
 ]
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to use [default: start one here].")]
 
@@ -224,6 +224,8 @@ def ui(
     if dashboard := sweep.facts.get("dashboard"):
         out.print(f"Ray dashboard while the sweep runs: http://{dashboard} (401: see `ray get-auth-token`)")
     uri = sweep.facts.get("tracking_uri") or sweep.home.store_uri
+    if uri == "off":
+        raise ConfigError(f"sweep {name!r} was run with --tracking-uri off; run it again without, and it is tracked.")
     out.print(f"MLflow UI: http://127.0.0.1:{port}, experiment lossatlas/{name}; Ctrl-C ends it")
     raise typer.Exit(serve_ui(uri, port))
 

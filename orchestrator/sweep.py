@@ -148,16 +148,19 @@ class Sweep:
         from orchestrator.tracking import log_report
 
         if options.tracking_uri != "off":
-            log_report(options.tracking_uri or self.home.store_uri, self, sorted(page.parent.iterdir()))
+            uri = options.tracking_uri or self.home.store_uri
+            if problem := log_report(uri, self.folder.tracked, sorted(page.parent.iterdir())):
+                self.say(problem)
 
     def _check_continues(self, options: RunOptions) -> None:
-        """Refuse a plan that does not contain the stored one."""
-        if not self.folder.plan.exists() or options.force:
+        """Take over what is known of a sweep that continues; refuse a plan that does not contain the stored one."""
+        if not self.folder.plan.exists():
             return
         stored = self.folder.read_plan()
+        self.facts = {**stored["facts"], **self.facts}
         self.plan = replace(self.plan, device=stored["device"])
         problems = difference(stored["signature"], self.plan.signature())
-        if problems:
+        if problems and not options.force:
             raise ConfigError(
                 [
                     f"sweep {self.plan.name!r} exists with another plan; use --name for a new sweep, or --force.",
@@ -180,14 +183,16 @@ class Sweep:
         from orchestrator.tracking import Mirror
 
         started = time.monotonic()
-        with Mirror(self, options.tracking_uri) as mirror:
+        uri = self.facts["tracking_uri"] = options.tracking_uri or self.home.store_uri
+        with Mirror(self.plan, self.home, uri, self.say) as mirror:
             conductor.listeners += [mirror.hear, *self.listeners]
-            self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)
-            if on_ready:
-                on_ready(conductor)
             if not conductor.search.finished:
+                self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)
+                if on_ready:
+                    on_ready(conductor)
                 self._execute(conductor, options)
-            self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
+        self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
+        self.facts["tracking_cpu_s"] = self.facts.get("tracking_cpu_s", 0.0) + mirror.cpu_s
 
     def _execute(self, conductor: Conductor, options: RunOptions) -> None:
         if options.local:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.cells import Cell
 from orchestrator.conductor import results_of
+from orchestrator.home import Home
 from orchestrator.journal import Journal, read_journal
+from orchestrator.plan import Plan
 from orchestrator.run_fields import environment_tags, flat_config, result_tags, trial_tags
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
 from search_spaces import ConfigError
@@ -27,8 +29,6 @@ from trainables.config import TrialConfig
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
-
-    from orchestrator.sweep import Sweep
 
 logger = logging.getLogger(__name__)
 
@@ -62,23 +62,25 @@ class Mirror:
     gets two runs. If the tracker fails, the sweep goes on and the next `run` sends what is missing.
     """
 
-    def __init__(self, sweep: Sweep, tracking_uri: str | None) -> None:
-        """Nothing is sent before the context is entered."""
-        self._sweep = sweep
-        self._uri = tracking_uri or sweep.home.store_uri
+    def __init__(self, plan: Plan, home: Home, uri: str, say: Callable[[str], None]) -> None:
+        """Nothing is sent before the context is entered; a `uri` of "off" sends nothing at all."""
+        self._plan = plan
+        self._home = home
+        self._uri = uri
+        self._say = say
         self._queue: queue.SimpleQueue[tuple[str, Assignment, Any] | None] = queue.SimpleQueue()
         self._pending: dict[str, _Pending] = {}
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
         self._failed: str | None = None
+        self.cpu_s = 0.0
 
     def hear(self, event: str, assignment: Assignment, detail: Any) -> None:
         """Queue an event of the conductor; returns at once."""
         self._queue.put((event, assignment, detail))
 
     def __enter__(self) -> Self:
-        self._earlier = list(read_journal(self._sweep.folder.journal))
+        self._earlier = list(read_journal(self._home.sweep(self._plan.name).journal))
         if self._uri != "off":
-            self._sweep.facts["tracking_uri"] = self._uri
             self._thread.start()
         return self
 
@@ -91,28 +93,26 @@ class Mirror:
             self._queue.put(None)
             self._thread.join()
         if self._failed:
-            self._sweep.say(
-                f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest."
-            )
+            self._say(f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest.")
 
     def _work(self) -> None:
         """Body of the thread."""
         try:
-            store = _Store(self._uri, self._sweep)
+            store = _Store(self._uri, self._plan, self._home)
             self._adopt(store)
             alive = True
             while alive:
                 alive = self._collect()
                 self._send(store)
             self._close(store)
-            self._sweep.facts["tracking_cpu_s"] = time.thread_time()
+            self.cpu_s = time.thread_time()
         except Exception as err:
-            logger.warning("MLflow mirror stopped", exc_info=True)
+            logger.debug("MLflow mirror stopped", exc_info=True)
             self._failed = f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
 
     def _adopt(self, store: _Store) -> None:
         """Queue results of earlier processes that have no finished run."""
-        cells = {cell.label: cell for cell in self._sweep.plan.cells}
+        cells = {cell.label: cell for cell in self._plan.cells}
         for record in self._earlier:
             if record["kind"] == "result" and not store.is_done(record["trial_id"]):
                 self._pending.update(_pending_of(cells, record))
@@ -164,16 +164,18 @@ def _pending_of(cells: Mapping[str, Cell], record: Mapping[str, Any]) -> dict[st
 class _Store:
     """MLflow's side of one sweep."""
 
-    def __init__(self, uri: str, sweep: Sweep) -> None:
+    def __init__(self, uri: str, plan: Plan, home: Home) -> None:
         self._client = _client(uri)
         self._uri = uri
-        self._sweep = sweep
+        self._plan = plan
+        self._home = home
+        self._folder = home.sweep(plan.name)
         self._runs: dict[str, str] = {}
         self._done: set[str] = set()
         self._parent: str | None = None
-        for record in read_journal(sweep.folder.tracked):
+        for record in read_journal(self._folder.tracked):
             self._replay(record)
-        self._notes = Journal(sweep.folder.tracked)
+        self._notes = Journal(self._folder.tracked)
         self._experiment = self._find_experiment()
         self._open_parent()
         self._found = self._find_unnoted()
@@ -207,10 +209,10 @@ class _Store:
     def finish_parent(self, *, interrupted: bool) -> None:
         """Upload what a team with only the server needs, and end the parent run."""
         assert self._parent
-        for path in (self._sweep.folder.plan, self._sweep.folder.journal):
+        for path in (self._folder.plan, self._folder.journal):
             if path.exists():
                 self._client.log_artifact(self._parent, str(path))
-        self._client.log_dict(self._parent, dict(self._sweep.plan.space.document), "space.yaml")
+        self._client.log_dict(self._parent, dict(self._plan.space.document), "space.yaml")
         self._client.set_terminated(self._parent, "KILLED" if interrupted else "FINISHED")
         self._notes.close()
 
@@ -226,12 +228,11 @@ class _Store:
             self._done.add(record["trial_id"])
 
     def _find_experiment(self) -> str:
-        name = f"lossatlas/{self._sweep.plan.name}"
+        name = f"lossatlas/{self._plan.name}"
         found = self._client.get_experiment_by_name(name)
         if found:
             return str(found.experiment_id)
-        home = self._sweep.home
-        location = (home.path / "artifacts").as_uri() if self._uri == home.store_uri else None
+        location = (self._home.path / "artifacts").as_uri() if self._uri == self._home.store_uri else None
         return str(self._client.create_experiment(name, artifact_location=location))
 
     def _open_parent(self) -> None:
@@ -239,11 +240,11 @@ class _Store:
         if self._parent:
             self._client.update_run(self._parent, status="RUNNING")
             return
-        tags = {"mlflow.runName": self._sweep.plan.name, "lossatlas.kind": "sweep", **environment_tags()}
+        tags = {"mlflow.runName": self._plan.name, "lossatlas.kind": "sweep", **environment_tags()}
         self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
         self._notes.append("parent", run_id=self._parent, uri=self._uri)
-        counts = {f"trials_{stage}": str(count) for stage, count in self._sweep.plan.trial_counts.items()}
-        self._client.log_batch(self._parent, params=_as_params({**counts, "cells": len(self._sweep.plan.cells)}))
+        counts = {f"trials_{stage}": str(count) for stage, count in self._plan.trial_counts.items()}
+        self._client.log_batch(self._parent, params=_as_params({**counts, "cells": len(self._plan.cells)}))
 
     def _create(self, pending: _Pending) -> str:
         """A run for a trial, found again if a crash came between its creation and our note of it."""
@@ -321,14 +322,15 @@ def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
     return TrackedTrial(config, recipe, dict(run.data.metrics), max((m.step for m in history), default=0))
 
 
-def log_report(uri: str, sweep: Sweep, files: Iterable[Path]) -> None:
-    """Add the report to the sweep's parent run; a tracker that is away is not worth failing for."""
-    parents = [r["run_id"] for r in read_journal(sweep.folder.tracked) if r["kind"] == "parent" and r["uri"] == uri]
+def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:
+    """Add the report to the sweep's parent run; what went wrong, if anything (it is not worth failing for)."""
+    parents = [r["run_id"] for r in read_journal(tracked) if r["kind"] == "parent" and r["uri"] == uri]
     try:
         for path in files if parents else ():
             _client(uri).log_artifact(parents[-1], str(path), "report")
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
-        sweep.say(f"the report could not be sent to MLflow at {uri}: {err}")
+        return f"the report could not be sent to MLflow at {uri}: {err}"
+    return None
 
 
 def serve_ui(uri: str, port: int) -> int:
