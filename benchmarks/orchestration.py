@@ -1,12 +1,13 @@
 """What orchestration costs: the trials of a sweep on Ray and MLflow against a bare pool of processes.
 
-    python -m benchmarks.orchestration [--json] [--space digits] [--set KEY=VALUE ...]
+    python -m benchmarks.orchestration [--json] [--space digits] [--rounds 4] [--set KEY=VALUE ...]
 
 (a) `bare`: a warm pool of one single-threaded process per core, neither Ray nor MLflow.
-(b) `sweep`: `lossatlas run` without early stopping, from its first trial's start to its last trial's end.
+(b) `sweep`: `lossatlas run` without early stopping, from a round's first trial's start to its last trial's end.
 
-Both run the same trials. The machine's speed drifts, so (a) is run half before and half after (b): the tune trials
-first, the confirm trials (whose draws the sweep chose) last. `efficiency` is bare_s / sweep_s.
+Both run the same trials. A machine's speed drifts by more than what is measured, so the sweep is run in rounds (each
+asks for more replicates and trains only what is new), and after each round the bare pool trains that round's trials.
+Times are sums over rounds; `efficiency` is bare_s / sweep_s, `efficiency_by_round` shows the drift.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.environment import environment
@@ -31,6 +34,17 @@ from orchestrator.sweep import Sweep
 from trainables.config import TrialConfig
 
 _data: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Seconds of one round of the sweep, and its trials."""
+
+    sweep_s: float
+    startup_s: float
+    finish_s: float
+    tracking_cpu_s: float
+    configs: list[TrialConfig]
 
 
 def _warm_up(cache: str, config: TrialConfig) -> None:
@@ -51,50 +65,39 @@ def _train(config: TrialConfig) -> float:
 def run_bare(configs: Sequence[TrialConfig], cache: Path) -> float:
     """Seconds that a warm pool needs for the trials."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count(), initializer=_warm_up, initargs=(str(cache), configs[0])) as pool:
-        pool.map(_train, configs[:1] * (4 * (os.cpu_count() or 1)), chunksize=1)  # all processes are up and warm
+    cores = os.cpu_count() or 1
+    with context.Pool(cores, initializer=_warm_up, initargs=(str(cache), configs[0])) as pool:
+        pool.map(_train, list(configs[:1]) * 4 * cores, chunksize=1)  # now all processes are up and warm
         started = time.monotonic()
         for _ in pool.imap_unordered(_train, configs, chunksize=1):
             pass
         return time.monotonic() - started
 
 
-def run_sweep(space: str, changes: Sequence[str], home: Path) -> dict[str, Any]:
-    """Run the command line; seconds of its parts, from the journal."""
-    command = [sys.executable, "-m", "orchestrator.cli", "run", space, "--no-early-stopping", "--home", str(home)]
+def run_round(space: str, changes: Sequence[str], home: Path) -> Round:
+    """Run the command line; seconds of its parts, from what the journal gained."""
+    sweep = Sweep.from_space(space, overrides=changes, home=home)
+    known = len(list(read_journal(sweep.folder.journal)))
+    before_s = sweep.folder.read_plan()["facts"]["tracking_cpu_s"] if known else 0.0
+    command = [sys.executable, "-m", "orchestrator.cli", "run", space, "--home", str(home)]
     started = time.time()
     subprocess.run([*command, *(f"--set={change}" for change in changes)], check=True, stdout=sys.stderr)
     ended = time.time()
-    sweep = Sweep.stored(Sweep.from_space(space, overrides=changes).plan.name, home)
-    records = list(read_journal(sweep.folder.journal))
-    starts = [r["started_at"] for r in records if r["kind"] == "start"]
-    ends = [r["ended_at"] for r in records if r["kind"] == "result"]
-    return {
-        "sweep_s": max(ends) - min(starts),
-        "startup_s": min(starts) - started,
-        "finish_s": ended - max(ends),
-        "tracking_cpu_s": sweep.facts["tracking_cpu_s"],
-        "configs": [TrialConfig(**r["config"]) for r in records if r["kind"] == "result"],
-    }
+    records = list(read_journal(sweep.folder.journal))[known:]
+    results = [r for r in records if r["kind"] == "result"]
+    first = min(r["started_at"] for r in records if r["kind"] == "start")
+    last = max(r["ended_at"] for r in results)
+    return Round(
+        sweep_s=last - first,
+        startup_s=first - started,
+        finish_s=ended - last,
+        tracking_cpu_s=sweep.folder.read_plan()["facts"]["tracking_cpu_s"] - before_s,
+        configs=[TrialConfig(**r["config"]) for r in results],
+    )
 
 
-def main() -> None:
-    """Measure and print a table, or JSON as the last line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON in the last line")
-    parser.add_argument("--space", default="digits", help="a shipped space or a path")
-    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(arguments.space, arguments.changes, Path(folder))
-    for key, value in result.items():
-        print(f"{key:15} {value if isinstance(value, dict | int) else round(value, 3)}")
-    if arguments.json:
-        print(json.dumps(result))
-
-
-def measure(space: str, changes: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Run (a), (b), (a)."""
+def measure(space: str, changes: Sequence[str], rounds: int, folder: Path) -> dict[str, Any]:
+    """Run round after round, each followed by the bare pool on its trials."""
     changes = [*changes, "early_stopping=null"]
     sweep = Sweep.from_space(space, overrides=changes, home=folder)
     home = Home.at(folder)
@@ -105,19 +108,48 @@ def measure(space: str, changes: Sequence[str], folder: Path) -> dict[str, Any]:
 
     prepare_data(sweep.plan, home.cache, say)
     probe_costs(sweep.plan, home.cache, say)
-    tune = [config for _, _, config in sweep.plan.tune_trials()]
-    before_s = run_bare(tune, home.cache)
-    swept = run_sweep(space, changes, folder)
-    confirm = [config for config in swept.pop("configs") if config.stage == "confirm"]
-    bare_s = before_s + run_bare(confirm, home.cache)
+    replicates = sweep.plan.space.settings.replicates
+    done: list[Round] = []
+    bare: list[float] = []
+    for number in range(1, rounds + 1):
+        done.append(run_round(space, [*changes, f"replicates={replicates * number // rounds}"], folder))
+        bare.append(run_bare(done[-1].configs, home.cache))
+        say(f"round {number}: {len(done[-1].configs)} trials, sweep {done[-1].sweep_s:.1f} s, bare {bare[-1]:.1f} s")
+    return _summary(done, bare)
+
+
+def _summary(done: Sequence[Round], bare: Sequence[float]) -> dict[str, Any]:
+    sweep_s = sum(r.sweep_s for r in done)
+    wall_s = sum(r.startup_s + r.sweep_s + r.finish_s for r in done)
+    tracking_s = sum(r.tracking_cpu_s for r in done)
     return {
-        "trials": len(tune) + len(confirm),
-        "bare_s": bare_s,
-        **swept,
-        "efficiency": bare_s / swept["sweep_s"],
-        "tracking_cpu_frac": swept["tracking_cpu_s"] / ((os.cpu_count() or 1) * swept["sweep_s"]),
+        "trials": sum(len(r.configs) for r in done),
+        "bare_s": sum(bare),
+        "sweep_s": sweep_s,
+        "startup_s": median(r.startup_s for r in done),
+        "finish_s": median(r.finish_s for r in done),
+        "efficiency": sum(bare) / sweep_s,
+        "efficiency_by_round": [b / r.sweep_s for r, b in zip(done, bare, strict=True)],
+        "tracking_cpu_s": tracking_s,
+        "tracking_cpu_frac": tracking_s / ((os.cpu_count() or 1) * wall_s),
         "environment": environment(),
     }
+
+
+def main() -> None:
+    """Measure and print a table, or JSON as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON in the last line")
+    parser.add_argument("--space", default="digits", help="a shipped space or a path")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of the sweep, at most its replicates")
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(arguments.space, arguments.changes, arguments.rounds, Path(folder))
+    for key, value in result.items():
+        print(f"{key:20} {round(value, 3) if isinstance(value, float) else value}")
+    if arguments.json:
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

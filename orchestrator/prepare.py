@@ -35,12 +35,19 @@ def prepare_recipes(recipes: Mapping[str, Mapping[str, Any]], cache: Path, say: 
 
 
 def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]]:
-    """Measured cost of each class of trials, by cost class; measures what the cache lacks."""
+    """Measured cost of each class of trials, by cost class; measures what the cache lacks.
+
+    A trial that cannot be probed has no entry: it will say what is wrong with it when it is run.
+    """
     costs = cached_costs(plan, cache)
     for name, config in cost_classes(plan).items():
         if name not in costs:
             say(f"probe: seconds and memory of one {config.student} trial")
-            costs[name] = json.loads(_run_module("trainables.probe", config.as_dict(), cache, say))
+            try:
+                costs[name] = json.loads(_run_module("trainables.probe", config.as_dict(), cache, lambda text: None))
+            except RuntimeError as err:
+                say(f"the probe failed, so the cost is unknown: {str(err).splitlines()[-1]}")
+                continue
             write_json(cache / f"probe-{name}.json", costs[name])
     return costs
 

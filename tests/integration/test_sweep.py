@@ -156,7 +156,7 @@ def test_a_failing_trial_fails_alone(tiny: dict[str, Any], home: Path) -> None:
 
 
 def test_a_failing_trial_on_ray_fails_alone_too(tiny: dict[str, Any], home: Path) -> None:
-    """One label too many: the second data set is damaged after it was prepared."""
+    """A label out of range: the second data set is damaged after it was prepared, which the probe survives too."""
     del tiny["nuisance"], tiny["data"]["distilled"]["ipc"]
     tiny["scientific"] = {"loss": ["ce"], "data.distilled.ipc": [4, 2]}
     sweep = Sweep.from_space(tiny, home=home)

@@ -88,7 +88,7 @@ def test_unselected_and_tune_rows_never_enter_a_cell_value() -> None:
 
 
 def test_ranking_orders_levels_and_pairs_the_differences() -> None:
-    table = synthetic({"kl1": 0.80, "kl2": 0.81, "ce": 0.79}, sigma=0.01)
+    table = synthetic({"kl1": 0.80, "kl2": 0.81, "ce": 0.79}, replicates=200)
     ranked = ranking(table)
     assert list(ranked.level) == ["kl = soft_ce", "ce"]
     ce = ranked.set_index("level").loc["ce"]

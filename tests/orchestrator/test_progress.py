@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ def point(epoch: int, accuracy: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def conductor(tiny: dict[str, Any], tmp_path: Path) -> Conductor:
-    return Conductor(Plan("tiny", load_space(tiny), "cpu"), Journal(tmp_path / "journal.jsonl"), [])
+def conductor(tiny: dict[str, Any], tmp_path: Path) -> Iterator[Conductor]:
+    journal = Journal(tmp_path / "journal.jsonl")
+    yield Conductor(Plan("tiny", load_space(tiny), "cpu"), journal, [])
+    journal.close()
 
 
 def test_counts_best_and_time_left(conductor: Conductor) -> None:
@@ -44,7 +48,7 @@ def test_counts_best_and_time_left(conductor: Conductor) -> None:
     now[0] = 4.0
     assert progress.eta_s == pytest.approx(20)
     assert progress.line == "4 of 24 trials (4 finished); about 20 s left"
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(progress)
     assert "70.0%" in console.export_text()
 
@@ -54,7 +58,9 @@ def test_it_begins_with_what_earlier_processes_did(conductor: Conductor, tmp_pat
         assignment = conductor.next_trial()
         assert assignment is not None
         conductor.finish(assignment, [point(8, 0.5)])
-    again = Conductor(conductor.plan, Journal(tmp_path / "other"), read_journal(tmp_path / "journal.jsonl"))
+    journal = Journal(tmp_path / "other")
+    again = Conductor(conductor.plan, journal, read_journal(tmp_path / "journal.jsonl"))
+    journal.close()
     assert Progress(again).line.startswith("5 of 24 trials (5 finished)")
 
 
