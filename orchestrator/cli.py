@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from orchestrator.home import Home
 from search_spaces import ConfigError, load_space, shipped_spaces
 
 app = typer.Typer(
@@ -72,10 +73,12 @@ def run(  # noqa: PLR0913 (options of a command)
     The same command again trains nothing that is already done. A larger plan (more replicates, more draws, another
     loss) trains only what is new.
     """
-    from orchestrator import RunOptions, Sweep
-
     changes = [*(overrides or []), *(["early_stopping=null"] if no_early_stopping else [])]
-    sweep = Sweep.from_space(space, name=name, overrides=changes, home=home)
+    checked = load_space(space, changes)
+    Home.at(home).require_writable()
+    from orchestrator import RunOptions, Sweep  # loads pandas: after the checks, so that a typo is answered at once
+
+    sweep = Sweep.from_space(checked, name=name, home=home)
     options = RunOptions(
         local=local, address=address, max_concurrent=max_concurrent, tracking_uri=tracking_uri, force=force
     )

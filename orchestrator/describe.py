@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: floa
     yield "\nArms by test accuracy (mean over contexts, 95 % t interval over replicates, each at its own best draw):"
     for rank, row in enumerate(ranking(table).to_dict("records"), 1):
         yield (
-            f"  {rank:2} {row['level']:16} {row['mean']:7.2%}  [{row['low']:.2%}, {row['high']:.2%}]  "
+            f"  {rank:2} {row['level']:16} {row['mean']:7.2%}  {_interval(row['low'], row['high'])}  "
             f"n = {row['n']}, {row['cells']} cells searched"
         )
     summary = summarise_stopping(table, {cell.label: cell.settings.fixed.epochs for cell in sweep.plan.cells})
@@ -124,6 +125,10 @@ def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: floa
     yield f"MLflow UI     lossatlas ui {sweep.plan.name}{_home_option(sweep)}"
     if dashboard := sweep.facts.get("dashboard"):
         yield f"Ray dashboard http://{dashboard} while a sweep runs (if it answers 401: `ray get-auth-token`)"
+
+
+def _interval(low: float, high: float) -> str:
+    return "(one replicate: no interval)" if math.isnan(low) else f"[{low:.2%}, {high:.2%}]"
 
 
 def _home_option(sweep: Sweep) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -130,8 +131,7 @@ def _ranking_table(ranked: pd.DataFrame) -> str:
     head = "<tr><th>arm</th><th>test accuracy</th><th>95 % interval</th><th>behind the best</th><th>n</th><th>contexts</th><th>cells searched</th></tr>"
     rows = [
         f"<tr><td>{html.escape(r['level'])}</td><td>{_percent(r['mean'])}</td>"
-        f"<td>{_percent(r['low'])} to {_percent(r['high'])}</td>"
-        f"<td>{100 * r['behind']:.2f} [{100 * r['behind_low']:.2f}, {100 * r['behind_high']:.2f}]</td>"
+        f"<td>{_percent(r['low'])} to {_percent(r['high'])}</td><td>{_behind(r)}</td>"
         f"<td>{r['n']}</td><td>{r['contexts']}</td><td>{r['cells']}</td></tr>"
         for r in ranked.to_dict("records")
     ]
@@ -139,6 +139,14 @@ def _ranking_table(ranked: pd.DataFrame) -> str:
         f"<div class='wide'><table>{head}{''.join(rows)}</table></div><p class='soft'>“Behind the best” is the paired "
         "difference in points with its 95 % t interval. Arms with more cells had more chances to be lucky in tuning.</p>"
     )
+
+
+def _behind(row: Mapping[Any, Any]) -> str:
+    """Points behind the best arm, with the paired interval."""
+    if row["behind"] == 0:
+        return "–"
+    interval = "" if pd.isna(row["behind_low"]) else f" [{100 * row['behind_low']:.2f}, {100 * row['behind_high']:.2f}]"
+    return f"{100 * row['behind']:.2f}{interval}"
 
 
 def _stopping(landscape: Landscape) -> Iterator[str]:
