@@ -85,7 +85,9 @@ def run_round(space: str, changes: Sequence[str], home: Path) -> Round:
     ended = time.time()
     records = list(read_journal(sweep.folder.journal))[known:]
     results = [r for r in records if r["kind"] == "result"]
-    first = min(r["started_at"] for r in records if r["kind"] == "start")
+    first = min(
+        r["ended_at"] - r["curve"][-1]["train_s"] for r in results
+    )  # an actor's first load of torch is start-up
     last = max(r["ended_at"] for r in results)
     return Round(
         sweep_s=last - first,

@@ -6,7 +6,8 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -145,13 +146,15 @@ def table(
     if fmt is TableFormat.parquet:
         if to is None:
             raise ConfigError("--format parquet needs --out FILE.")
-        frame.to_parquet(to)
+        with _writing(to):
+            frame.to_parquet(to)
         return
     text = frame.to_csv(index=False) if fmt is TableFormat.csv else frame.to_json(orient="records", indent=1) + "\n"
     if to is None:
         sys.stdout.write(text)
     else:
-        to.write_text(text)
+        with _writing(to):
+            to.write_text(text)
 
 
 @app.command()
@@ -165,7 +168,9 @@ def report(
     from orchestrator.report import write_report
 
     sweep = Sweep.stored(name, home)
-    out.print(str(write_report(sweep.landscape(), to or sweep.folder.report)))
+    folder = to or sweep.folder.report
+    with _writing(folder):
+        out.print(str(write_report(sweep.landscape(), folder)))
 
 
 @app.command()
@@ -292,6 +297,15 @@ def _plain_lines(progress: Any) -> Callable[[str, Any, Any], None]:
 def _interrupt(number: int, frame: object) -> NoReturn:
     """A scheduler's SIGTERM ends a sweep as cleanly as Ctrl-C."""
     raise KeyboardInterrupt
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A path that cannot be written is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--out: {path} cannot be written ({error.strerror}).") from error
 
 
 def _say(text: str) -> None:

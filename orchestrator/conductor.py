@@ -91,8 +91,8 @@ class Conductor:
         assert self._asha is not None
         curve = self._curves[assignment.trial_id]
         point = next(point for point in curve if point["epoch"] >= rung)
-        if point["diverged"]:
-            return False
+        if point["diverged"] or point["epoch"] == assignment.config.epochs:
+            return False  # it has ended by itself
         decision = self._asha.judge(
             assignment.trial_id,
             stratum=stratum(self.plan, assignment.cell, assignment.config.replicate),

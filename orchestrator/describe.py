@@ -16,7 +16,7 @@ from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, s
 from orchestrator.progress import format_duration
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
-from trainables.config import REAL_DATASETS
+from trainables.config import KNOBS, REAL_DATASETS
 
 ASSUMED_ERRORS = (0.05, 0.2, 0.5)
 
@@ -50,7 +50,7 @@ def _describe_draws(plan: Plan) -> Iterator[str]:
 
 
 def _factors(cell: Cell) -> dict[str, object]:
-    return {**cell.settings.fixed.model_dump(), **cell.factors}
+    return {**cell.factors, **cell.settings.fixed.model_dump(exclude=set(KNOBS))}
 
 
 def _describe_stopping(plan: Plan) -> Iterator[str]:

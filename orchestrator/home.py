@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import ConfigError
+from search_spaces.settings import NAME_PATTERN
 
 DEFAULT_HOME = "lossatlas-home"
 
@@ -54,9 +56,14 @@ class Home:
         return self.path / "cache"
 
     @property
+    def store(self) -> Path:
+        """The database behind `store_uri`."""
+        return self.path / "mlflow.db"
+
+    @property
     def store_uri(self) -> str:
         """The MLflow store that is used where no tracking server is given."""
-        return f"sqlite:///{self.path / 'mlflow.db'}"
+        return f"sqlite:///{self.store}"
 
     def sweep(self, name: str) -> SweepFolder:
         """The folder of a sweep, which may not exist yet."""
@@ -69,7 +76,7 @@ class Home:
             ConfigError: If there is none of that name.
         """
         folder = self.sweep(name)
-        if not folder.plan.exists():
+        if not re.fullmatch(NAME_PATTERN, name) or not folder.plan.exists():
             names = sorted(path.parent.name for path in self.path.glob("sweeps/*/plan.json"))
             raise ConfigError(f"no sweep {name!r} in {self.path}; there are: {names}.")
         return folder
@@ -145,4 +152,5 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
         json.dump(value, file, indent=1)
+    Path(file.name).chmod(0o644)
     Path(file.name).replace(path)

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Records in the order of writing; each is on disk before `append` returns."""
+    """Records in the order of writing; each has left this process before `append` returns."""
 
     def __init__(self, path: Path) -> None:
         """Open for appending; a line torn by a crash is cut off first."""

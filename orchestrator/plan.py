@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.cells import Cell, Cells, enumerate_cells
 from search_spaces import Space
 from search_spaces.domains import Value
-from trainables.config import MOMENTUM_OPTIMIZERS, TrialConfig, content_hash
+from trainables.config import KNOBS, MOMENTUM_OPTIMIZERS, TrialConfig, content_hash
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 1
@@ -63,7 +63,7 @@ class Plan:
 
     def draw_values(self, cell: Cell, draw: int) -> dict[str, Value]:
         """Nuisance values of a draw in a cell."""
-        factors = {**cell.settings.fixed.model_dump(), **cell.factors}
+        factors = {**cell.factors, **cell.settings.fixed.model_dump(exclude=set(KNOBS))}
         points = zip(self.space.nuisance, self.unit_points[draw], strict=True)
         return {factor.name: factor.domain(factors).at(u) for factor, u in points}
 
@@ -175,7 +175,7 @@ def rungs(grace_period_epochs: int, reduction_factor: float, epochs: int) -> lis
     levels, level = [], float(grace_period_epochs)
     while level < epochs:
         levels.append(int(level))
-        level *= reduction_factor
+        level = max(level * reduction_factor, int(level) + 1)
     return levels
 
 
@@ -205,6 +205,6 @@ def _resolve_precision(precision: str, device: str) -> str:
 def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     """A cell's trials without stage, replicate and nuisance values, with the ranges those come from."""
     config = plan.trial(cell, 0, 0, "tune").as_dict()
-    factors = {**cell.settings.fixed.model_dump(), **cell.factors}
+    factors = {**cell.factors, **cell.settings.fixed.model_dump(exclude=set(KNOBS))}
     ranges = {factor.name: [d.kind, *d.arguments] for factor in plan.space.nuisance for d in [factor.domain(factors)]}
     return {key: value for key, value in config.items() if key not in ranges} | {"ranges": ranges}

@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.conductor import Conductor
 from orchestrator.search import Assignment
+from search_spaces import ConfigError
 from trainables.adapter import StudentTrainable
 
 # Tune logs, checkpoints and prints per trial by default, which costs more than a short trial.
@@ -55,6 +56,8 @@ def run_on_ray(
         slots: Resources per trial.
         storage: Folder for Tune's own files, which nothing reads.
     """
+    if ray.cluster_resources().get("CPU", 0) < slots.cpus:
+        raise ConfigError(f"resources.cpus: no node has {slots.cpus} CPUs; the cluster has {ray.cluster_resources()}.")
     os.environ.update(_TUNE_ENVIRONMENT)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_concurrency(slots) + 2)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

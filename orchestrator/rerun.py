@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.home import Home
 from orchestrator.prepare import Say, prepare_recipes
 from orchestrator.tracking import fetch_trial
+from search_spaces import ConfigError
 from trainables.config import TrialConfig
 
 
@@ -43,8 +44,14 @@ def rerun_trial(
         ConfigError: If there is no such run, or it is no trial.
     """
     place = Home.at(home)
-    place.require_writable()
+    if tracking_uri == "off" or (tracking_uri is None and not place.store.exists()):
+        raise ConfigError(
+            f"no MLflow store at {tracking_uri or place.store}; give the home or the server of the sweep."
+        )
+    if save and not save.absolute().parent.is_dir():
+        raise ConfigError(f"--save: there is no folder {save.absolute().parent}.")
     tracked = fetch_trial(tracking_uri or place.store_uri, run_id)
+    place.require_writable()
     config = TrialConfig(**tracked.config)
     prepare_recipes({config.data: tracked.recipe}, place.cache, say)
     from trainables.rerun import train_again

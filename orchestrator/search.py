@@ -84,10 +84,18 @@ class TwoStageSearch:
     which is chosen once all `tune` trials of an optimizer have ended. Confirm trials go first, so cells complete early.
     """
 
-    def __init__(self, plan: Plan, results: Mapping[str, TrialResult] | None = None) -> None:
-        """Start from results of earlier processes; failed ones do not count and are tried again."""
+    def __init__(
+        self, plan: Plan, results: Mapping[str, TrialResult] | None = None, *, retry_failed: bool = True
+    ) -> None:
+        """Start from results of earlier processes.
+
+        Args:
+            plan: Of the sweep.
+            results: By trial id.
+            retry_failed: Forget failed trials, so that they are tried again; a reader of the outcome keeps them.
+        """
         self.plan = plan
-        self.results = {i: r for i, r in (results or {}).items() if r.status != FAILED}
+        self.results = {i: r for i, r in (results or {}).items() if not (retry_failed and r.status == FAILED)}
         self._best: dict[str, int | None] = {}
         self._shared: dict[str, int | None] = {}
         self._open: dict[str, set[str]] = defaultdict(set)

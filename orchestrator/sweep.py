@@ -159,7 +159,8 @@ class Sweep:
         stored = self.folder.read_plan()
         self.facts = {**stored["facts"], **self.facts}
         self.plan = replace(self.plan, device=stored["device"])
-        problems = difference(stored["signature"], self.plan.signature())
+        begun = any(record["kind"] == "result" for record in read_journal(self.folder.journal))
+        problems = difference(stored["signature"], self.plan.signature()) if begun else []
         if problems and not options.force:
             raise ConfigError(
                 [

@@ -37,7 +37,7 @@ def tidy_table(
     """
     records = list(records)
     every_result = results_of(records)
-    search = TwoStageSearch(plan, every_result)
+    search = TwoStageSearch(plan, every_result, retry_failed=False)
     started = {r["trial_id"] for r in records if r["kind"] == "start"} if running else set()
     rows = [_row(plan, cell, place) for cell in plan.cells for place in _places(plan, search, cell)]
     for row in rows:

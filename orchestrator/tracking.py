@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +51,18 @@ class _Pending:
 
 def tracked_runs(path: Path) -> dict[str, str]:
     """MLflow run id per trial id, as far as the mirror has them."""
-    return {r["trial_id"]: r["run_id"] for r in read_journal(path) if r["kind"] == "run"}
+    parents = [record for record in read_journal(path) if record["kind"] == "parent"]
+    notes = _notes_about(path, parents[-1]["uri"]) if parents else ()
+    return {r["trial_id"]: r["run_id"] for r in notes if r["kind"] == "run"}
+
+
+def _notes_about(path: Path, uri: str) -> Iterator[dict[str, Any]]:
+    """Notes about one store: those after a parent run in it, up to a parent run in another."""
+    about = None
+    for record in read_journal(path):
+        about = record["uri"] if record["kind"] == "parent" else about
+        if about == uri:
+            yield record
 
 
 class Mirror:
@@ -173,7 +184,7 @@ class _Store:
         self._runs: dict[str, str] = {}
         self._done: set[str] = set()
         self._parent: str | None = None
-        for record in read_journal(self._folder.tracked):
+        for record in _notes_about(self._folder.tracked, uri):
             self._replay(record)
         self._notes = Journal(self._folder.tracked)
         self._experiment = self._find_experiment()
@@ -217,11 +228,11 @@ class _Store:
         self._notes.close()
 
     def _replay(self, record: Mapping[str, Any]) -> None:
-        """Notes of earlier processes about this store; those about another store do not count."""
+        """Take over a note of an earlier process."""
         if record["kind"] == "parent":
-            self._parent = record["run_id"] if record["uri"] == self._uri else None
-            if self._parent is None:
+            if record["run_id"] != self._parent:
                 self._runs, self._done = {}, set()
+            self._parent = record["run_id"]
         elif record["kind"] == "run":
             self._runs[record["trial_id"]] = record["run_id"]
         elif record["kind"] == "done":
@@ -237,14 +248,27 @@ class _Store:
 
     def _open_parent(self) -> None:
         """Continue the parent run, or create it with what the sweep runs on."""
-        if self._parent:
-            self._client.update_run(self._parent, status="RUNNING")
+        if self._parent and self._reopen(self._parent):
+            self._notes.append("parent", run_id=self._parent, uri=self._uri)
             return
+        self._runs, self._done = {}, set()
         tags = {"mlflow.runName": self._plan.name, "lossatlas.kind": "sweep", **environment_tags()}
         self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
         self._notes.append("parent", run_id=self._parent, uri=self._uri)
         counts = {f"trials_{stage}": str(count) for stage, count in self._plan.trial_counts.items()}
         self._client.log_batch(self._parent, params=_as_params({**counts, "cells": len(self._plan.cells)}))
+
+    def _reopen(self, run_id: str) -> bool:
+        """Set a run running again; False if the store has lost it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.update_run(run_id, status="RUNNING")
+        except MlflowException as err:
+            if err.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
 
     def _create(self, pending: _Pending) -> str:
         """A run for a trial, found again if a crash came between its creation and our note of it."""
@@ -310,8 +334,8 @@ def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
     """
     from mlflow.exceptions import MlflowException
 
-    client = _client(uri)
     try:
+        client = _client(uri)
         run = client.get_run(run_id)
         history = client.get_metric_history(run_id, "val_accuracy")
     except MlflowException as err:
@@ -319,7 +343,11 @@ def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
     if "lossatlas.config" not in run.data.tags:
         raise ConfigError(f"run {run_id!r} is no trial (a sweep's parent run?); take a run id of `lossatlas table`.")
     config, recipe = (json.loads(run.data.tags[f"lossatlas.{name}"]) for name in ("config", "recipe"))
-    return TrackedTrial(config, recipe, dict(run.data.metrics), max((m.step for m in history), default=0))
+    if not history:
+        raise ConfigError(
+            f"run {run_id!r} has no metrics to compare with; the trial failed before its first evaluation."
+        )
+    return TrackedTrial(config, recipe, dict(run.data.metrics), max(m.step for m in history))
 
 
 def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:

@@ -13,10 +13,12 @@ from search_spaces.domains import Domain, Value, parse_domain
 from search_spaces.errors import ConfigError
 from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Nuisance, Space, axis_path, put
-from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
+from trainables.config import IMAGE_SIZES, KNOBS, LOSS_KNOBS, canonical_loss
 
 _DOTTED: Final = ("data", "teacher", "validation")
 DEFAULT_DRAWS: Final = 4
+MAX_DRAWS: Final = 1024
+TUNABLE: Final = ("lr", "weight_decay", "momentum", "batch_size", "width")
 
 
 def check_document(document: dict[str, Any], source: str, problems: Sequence[str] = ()) -> Space:
@@ -52,6 +54,7 @@ class _Checks:
         nuisance, draws = self._nuisance(arms, axes)
         if settings is None or self.problems:
             return None
+        self._networks_fit(settings, axes)
         self._cross_checks(settings, axes, nuisance)
         return Space(settings, tuple(arms), {k: tuple(v) for k, v in axes.items()}, nuisance, draws, self.document)
 
@@ -79,11 +82,19 @@ class _Checks:
         if key not in Fixed.model_fields and key.split(".")[0] not in _DOTTED:
             self.problems.append(f"scientific.{key}: {_unknown(key, ['loss', *Fixed.model_fields])}")
             return
+        if key == "epochs":
+            self.problems.append(
+                "scientific.epochs: cannot be an axis, because stopped trials have fewer; run two sweeps."
+            )
+            return
+        if not all(isinstance(value, str | int | float) for value in values):
+            self.problems.append(f"scientific.{key}: values are numbers, words, true or false, got {values!r}.")
+            return
         if _has(self.document, axis_path(key)):
             self.problems.append(
                 f"scientific.{key}: also given as {'.'.join(axis_path(key))}; a factor is either an axis or fixed."
             )
-        if len({repr(v) for v in values}) < len(values):
+        if len(set(values)) < len(values):
             self.problems.append(f"scientific.{key}: values must differ, got {values!r}.")
         for number, value in enumerate(values):
             self._value(key, value, f"scientific.{key}[{number}]")
@@ -93,7 +104,11 @@ class _Checks:
         path = axis_path(key)
         document = {name: self.document[name] for name in ("data", "teacher", "validation") if name in self.document}
         document = _deep_copy(document)
-        put(document, path, value)
+        try:
+            put(document, path, value)
+        except (TypeError, AttributeError):
+            self.problems.append(f"{where}: {'.'.join(path[:-1])} is not a mapping, so it has no {path[-1]!r}.")
+            return
         try:
             SpaceSettings.model_validate({"name": "x", "scientific": {}, **document})
         except ValidationError as err:
@@ -119,7 +134,7 @@ class _Checks:
             self.problems.append(f"{where}: give a loss name or {{ARM: {{loss: NAME, KNOB: value}}}}, got {entry!r}.")
             return None
         loss: Any = details.get("loss")
-        if loss not in LOSS_KNOBS:
+        if not isinstance(loss, str) or loss not in LOSS_KNOBS:
             self.problems.append(f"{where}: {_unknown(loss, list(LOSS_KNOBS), 'loss')}")
             return None
         knobs = {key: value if isinstance(value, list) else [value] for key, value in details.items() if key != "loss"}
@@ -130,6 +145,8 @@ class _Checks:
             if not values:
                 self.problems.append(f"{where}.{key}: an empty list has no values.")
             for value in values:
+                if value is None:
+                    self.problems.append(f"{where}.{key}: null is no value.")
                 self._value(key, value, f"{where}.{key}")
         return Arm(name, loss, {key: tuple(values) for key, values in knobs.items()})
 
@@ -139,17 +156,19 @@ class _Checks:
             return (), 1
         factors = {key: value for key, value in given.items() if key != "draws"}
         draws = given.get("draws", DEFAULT_DRAWS) if factors else 1
-        if not isinstance(draws, int) or draws < 1 or draws & (draws - 1):
-            self.problems.append(f"nuisance.draws: must be a power of two (scrambled Sobol), got {draws!r}.")
+        if type(draws) is not int or not 1 <= draws <= MAX_DRAWS or draws & (draws - 1):
+            self.problems.append(
+                f"nuisance.draws: must be a power of two (scrambled Sobol) up to {MAX_DRAWS}, got {draws!r}."
+            )
+            draws = DEFAULT_DRAWS
         levels = {**axes, "loss": sorted({_canonical_name(arm.loss) for arm in arms})}
         parsed = [self._nuisance_factor(key, value, levels) for key, value in factors.items()]
         return tuple(factor for factor in parsed if factor), draws
 
     def _nuisance_factor(self, key: str, given: object, levels: Mapping[str, list[Any]]) -> Nuisance | None:
         where = f"nuisance.{key}"
-        tunable = [name for name in Fixed.model_fields if name not in KNOBS]
-        if key not in tunable:
-            hint = "a loss knob is an axis, not a nuisance" if key in KNOBS else _unknown(key, tunable)
+        if key not in TUNABLE:
+            hint = "a loss knob is an axis, not a nuisance" if key in KNOBS else _unknown(key, list(TUNABLE))
             self.problems.append(f"{where}: {hint}")
             return None
         for place in ("scientific", "fixed"):
@@ -159,6 +178,9 @@ class _Checks:
         if by is None:
             domain = self._domain(key, given, where)
             return Nuisance(key, None, {None: domain}) if domain else None
+        if not isinstance(by, str) or by in KNOBS:
+            self.problems.append(f"{where}.by: a range depends on the loss or on a factor no loss owns, got {by!r}.")
+            return None
         needed = levels.get(by) or ([self._fixed_value(by)] if by in Fixed.model_fields else None)
         if needed is None:
             self.problems.append(f"{where}.by: {_unknown(by, [*levels], 'factor')}")
@@ -183,9 +205,21 @@ class _Checks:
         return domain
 
     def _fixed_value(self, key: str) -> object:
-        return (self.document.get("fixed") or {}).get(key, Fixed.model_fields[key].default)
+        fixed = self.document.get("fixed")
+        return (fixed if isinstance(fixed, dict) else {}).get(key, Fixed.model_fields[key].default)
+
+    def _networks_fit(self, settings: SpaceSettings, axes: Mapping[str, Any]) -> None:
+        """A convnet halves its image once per layer."""
+        size = IMAGE_SIZES[settings.data.real]
+        named = {"teacher.model": [settings.teacher.model], "student": axes.get("student", [settings.fixed.student])}
+        for where, names in named.items():
+            for name in names:
+                if 2 ** int(name.removeprefix("convnet")) > size:
+                    self.problems.append(f"{where}: {name} halves images more often than their {size} pixels allow.")
 
     def _cross_checks(self, settings: SpaceSettings, axes: Mapping[str, Any], nuisance: Sequence[Nuisance]) -> None:
+        if "best" not in settings.confirm:
+            self.problems.append("confirm: must contain best, which cell values are made of; give [best, shared].")
         if settings.protocol == "paper" and nuisance:
             self.problems.append("protocol: paper compares at one fixed lr; remove the nuisance section or use tuned.")
         strata = settings.early_stopping.stratify if settings.early_stopping else "cell"

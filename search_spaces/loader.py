@@ -36,7 +36,10 @@ def load_space(space: str | Path | Mapping[str, Any], overrides: Sequence[str] =
     """
     source, document = _read(space)
     problems = [problem for text in overrides for problem in _override(document, text)]
-    document = _numbers(document)
+    try:
+        document = _numbers(document)
+    except RecursionError as err:
+        raise ConfigError(f"{source}: nested too deeply; does an alias contain itself?") from err
     return check_document(document, source, problems)
 
 
@@ -45,17 +48,25 @@ def _read(space: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(space, Mapping):
         return "space", copy.deepcopy(dict(space))
     path = shipped_spaces().get(str(space), Path(space))
-    if not path.is_file():
+    if not _is_file(path):
         raise ConfigError(
             f"no space {str(space)!r}; give a path to a YAML file or one of the shipped: {sorted(shipped_spaces())}."
         )
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as err:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(err).split())}") from err
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a space is a mapping of keys, got {type(document).__name__}; see docs/space.md.")
     return path.name, document
+
+
+def _is_file(path: Path) -> bool:
+    """False also for what cannot be the name of a file."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 class _NoDuplicates(yaml.SafeLoader):
@@ -88,7 +99,7 @@ def _override(document: dict[str, Any], text: str) -> list[str]:
 def _numbers(value: Any) -> Any:
     """Fractions such as 1/11 and exponents such as 3e-4 as numbers; YAML 1.1 reads both as text."""
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {_numbers(key): _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     if isinstance(value, str):

@@ -22,7 +22,7 @@ class OneOf:
         return core_schema.literal_schema(list(self.values))
 
 
-NAME_PATTERN = r"^[A-Za-z0-9_-]+$"
+NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -154,7 +154,7 @@ class SpaceSettings(Settings):
     protocol: Literal["tuned", "paper"] = Field(
         "tuned", description="paper: fixed lr, no tune stage, test split at each evaluation (test_accuracy_max)."
     )
-    seed: int = Field(0, description="Seed of the draws and of the audits.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of the draws and of the audits.")
     early_stopping: EarlyStopping | None = Field(None, description="Stratified ASHA; absent means every trial ends.")
     validation: Validation = Field(Validation(), description="The split that settings are chosen on.")
     resources: Resources = Field(Resources(), description="What one trial occupies.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.domains import Domain
+from search_spaces.errors import ConfigError
 from search_spaces.settings import Fixed, SpaceSettings
 from trainables.config import KNOBS, LOSS_KNOBS, KnobValue
 
@@ -43,7 +44,12 @@ class Nuisance:
 
     def domain(self, factors: Mapping[str, Any]) -> Domain:
         """The range in a cell with these factor values."""
-        return self.domains[factors[self.by] if self.by else None]
+        level = factors[self.by] if self.by else None
+        if level not in self.domains:
+            raise ConfigError(
+                f"nuisance.{self.name}: no range for {self.by} {level!r}; there are {list(self.domains)}."
+            )
+        return self.domains[level]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,30 +25,32 @@ class StudentTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], data: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
-        """Keep the shared arrays and make ready for the first trial."""
+        """Keep the shared arrays. Fast on purpose: the rest waits for the first step.
+
+        While an actor is being set up, Tune gives its trial to any other actor that becomes free and cancels the new
+        one. With a slow set-up and short trials, all trials would run on the first actor that was ready.
+        """
         self._arrays = data or {}
+        self._is_warm = False
         self._on_device: dict[tuple[str, str], TrialData] = {}
-        self._warm_up(TrialConfig(**config["trial"]))
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Make ready for another trial in the same process."""
-        from trainables.trial import train_student  # here, so that a driver that names this class needs no torch
-
-        trial = TrialConfig(**new_config["trial"])
+        self._trial = TrialConfig(**new_config["trial"])
         self._rung_epochs = list(new_config["rung_epochs"])
-        self._epochs = trial.epochs
-        self._points: Iterator[EpochMetrics] = train_student(trial, self._data(trial.data, trial.device))
+        self._points: Iterator[EpochMetrics] | None = None
         return True
 
     def step(self) -> dict[str, Any]:
         """Train up to the next rung, or to the end; the points of the curve since the last call."""
         points: list[dict[str, Any]] = []
+        self._points = self._points or self._begin()
         for point in self._points:
             points.append(point.as_dict())
             if point.diverged or self._at_rung(point.epoch):
                 break
-        ended = not points or points[-1]["diverged"] or points[-1]["epoch"] == self._epochs
+        ended = not points or points[-1]["diverged"] or points[-1]["epoch"] == self._trial.epochs
         return {"points": points, "done": ended}
 
     def cleanup(self) -> None:
@@ -56,12 +58,15 @@ class StudentTrainable(tune.Trainable):
         self._on_device.clear()
         gc.collect()
 
-    def _warm_up(self, trial: TrialConfig) -> None:
-        """Train one epoch that is thrown away: torch loads much of itself at first use, which takes seconds."""
-        from trainables.trial import train_student
+    def _begin(self) -> Iterator[EpochMetrics]:
+        """Start training. The first time, train one epoch that is thrown away: torch loads much at first use."""
+        from trainables.trial import train_student  # here, so that a driver that names this class needs no torch
 
-        for _ in train_student(replace(trial, epochs=1), self._data(trial.data, trial.device)):
-            pass
+        data = self._data(self._trial.data, self._trial.device)
+        if not self._is_warm:
+            list(train_student(replace(self._trial, epochs=1), data))
+            self._is_warm = True
+        return train_student(self._trial, data)
 
     def _data(self, key: str, device: str) -> TrialData:
         """The shared arrays as tensors, once per actor and device."""

@@ -33,6 +33,7 @@ SCHEDULES: Final = ("multistep", "constant")
 STUDENTS: Final = ("convnet2", "convnet3", "convnet4")
 #: Real datasets and the size of their test split; a test ties the sizes to the loader.
 REAL_DATASETS: Final[Mapping[str, int]] = {"digits": 599}
+IMAGE_SIZES: Final[Mapping[str, int]] = {"digits": 8}
 MOMENTUM_OPTIMIZERS: Final = ("sgd",)
 AUGMENTATIONS: Final = ("dsa", "none")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")

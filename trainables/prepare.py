@@ -46,9 +46,9 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
     entry = cache / f"data-{key}"
     if not (entry / "about.json").exists():
         real = normalise(load_real(recipe["data"]["real"], validation_frac=recipe["validation"]["frac"]))
-        teacher, about = _teacher(recipe, real, cache, say)
         distilled = recipe["data"]["distilled"]
         chosen = choose_random(real.train, ipc=distilled["ipc"], classes=real.classes, seed=distilled["seed"])
+        teacher, about = _teacher(recipe, real, cache, say)
         augmentation = Augmentation(recipe["augment"], real.flips, real.background)
         bank = build_label_bank(chosen.images, chosen.labels, teacher, views=recipe["views"], augmentation=augmentation)
         arrays = TrialData(bank, real.validation, real.test).to_arrays()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class StoppingSummary:
         stopped: Of these, stopped.
         audited: Stop decisions that were recorded and not executed.
         audited_won: Audited trials that became their cell's best draw after all.
+        won_low, won_high: 95 % Clopper-Pearson interval of that share; NaN without audits.
         epochs_saved_frac: Share of the `tune` stage's epochs that were not trained.
     """
 
@@ -25,6 +28,8 @@ class StoppingSummary:
     stopped: int
     audited: int
     audited_won: int
+    won_low: float
+    won_high: float
     epochs_saved_frac: float
 
 
@@ -41,7 +46,16 @@ def summarise_stopping(table: pd.DataFrame, full_epochs: Mapping[str, int]) -> S
     chosen = table[(table.stage == "confirm") & (table.selected != "")][["cell", "draw"]].drop_duplicates()
     won = audited.merge(chosen, on=["cell", "draw"])
     saved = 1 - tune[~tune.diverged.astype(bool)].epochs.sum() / wanted if wanted else 0.0
-    return StoppingSummary(len(tune), int((tune.status == "stopped").sum()), len(audited), len(won), float(saved))
+    interval = stats.binomtest(len(won), len(audited)).proportion_ci() if len(audited) else None
+    return StoppingSummary(
+        trials=len(tune),
+        stopped=int((tune.status == "stopped").sum()),
+        audited=len(audited),
+        audited_won=len(won),
+        won_low=float(interval.low) if interval else math.nan,
+        won_high=float(interval.high) if interval else math.nan,
+        epochs_saved_frac=float(saved),
+    )
 
 
 def rung_table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

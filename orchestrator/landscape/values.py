@@ -60,17 +60,12 @@ def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     """
     rows = confirmed(table)
     outcome = ["trial_id", "stage", "replicate", "draw", "status", "stopped_by", "audited", "diverged", "selected"]
-    outcome += [
-        "epochs",
-        "val_accuracy",
-        "test_accuracy",
-        "test_accuracy_max",
-        "train_s",
-        "run_id",
-        "lr",
-        "weight_decay",
-    ]
-    cells = table.drop(columns=outcome, errors="ignore").drop_duplicates("cell").set_index("cell")
+    outcome += ["epochs", "val_accuracy", "test_accuracy", "test_accuracy_max", "train_s", "run_id"]
+    settings = table.drop(columns=outcome, errors="ignore")
+    tuned = [
+        name for name, most in settings.groupby("cell").nunique().max().items() if most > 1
+    ]  # differs within a cell
+    cells = settings.drop(columns=tuned).drop_duplicates("cell").set_index("cell")
     by_cell = rows.groupby("cell")
     measured = {
         cell: (len(g), *mean_interval(g[metric].to_numpy()), g[metric].std(), g.diverged.sum()) for cell, g in by_cell
@@ -121,30 +116,35 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     """Levels by their mean over contexts, best first, each with its paired difference to the best.
 
     Per replicate, a level's value is the mean over contexts of its representing cells, so intervals are over
-    replicates and differences are paired (METHOD 3 and 4). A level that lacks a context is left out of the mean and
-    says so in `contexts`.
+    replicates and differences are paired (METHOD 3 and 4). A replicate counts where it is there in every context of
+    the level. A level with fewer contexts than others comes after them and has no difference to the best.
 
     Returns:
         level, mean, low, high, n (replicates), contexts, cells (searched), behind, behind_low, behind_high.
     """
+    columns = ["level", "mean", "low", "high", "n", "contexts", "cells"]
     arms = arm_values(table, metric)
     if arms.empty:
-        return pd.DataFrame(columns=["level", "mean", "low", "high", "n", "contexts", "cells"])
+        return pd.DataFrame(columns=[*columns, "behind", "behind_low", "behind_high"])
     rows = confirmed(table)
     by_replicate = {
-        level: rows[rows.cell.isin(group.cell)].groupby("replicate")[metric].mean()
-        for level, group in arms.groupby("level")
+        str(level): _by_replicate(rows[rows.cell.isin(g.cell)], metric) for level, g in arms.groupby("level")
     }
-    n_cells = arms.groupby("level").cells.sum()
-    n_contexts = arms.groupby("level").size()
-    ranked = pd.DataFrame(
-        [
-            (level, *mean_interval(x.to_numpy()), len(x), n_contexts[level], n_cells[level])
-            for level, x in by_replicate.items()
-        ],
-        columns=["level", "mean", "low", "high", "n", "contexts", "cells"],
-    ).sort_values("mean", ascending=False, ignore_index=True)
+    n_cells, n_contexts = arms.groupby("level").cells.sum(), arms.groupby("level").size()
+    values = [
+        (level, *mean_interval(x.to_numpy()), len(x), n_contexts[level], n_cells[level])
+        for level, x in by_replicate.items()
+    ]
+    ranked = pd.DataFrame(values, columns=columns)
+    ranked = ranked.sort_values(["contexts", "mean"], ascending=False, ignore_index=True)
     best = by_replicate[ranked.level[0]]
     behind = [mean_interval((best - by_replicate[level]).dropna().to_numpy()) for level in ranked.level]
     ranked[["behind", "behind_low", "behind_high"]] = behind
+    ranked.loc[ranked.contexts < ranked.contexts.max(), ["behind", "behind_low", "behind_high"]] = math.nan
     return ranked
+
+
+def _by_replicate(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """Mean over cells of each replicate that all of them have."""
+    groups = rows.groupby("replicate")[metric]
+    return groups.mean()[groups.size() == rows.cell.nunique()]

@@ -49,7 +49,7 @@ def _missing(landscape: Landscape) -> Iterator[str]:
     diverged = diverged[diverged.diverged.astype(bool)]
     for label, rows in diverged.groupby("cell"):
         yield f"{label}: diverged in {len(rows)} of {landscape.plan.space.settings.replicates} replicates, counted at chance level."
-    search = TwoStageSearch(landscape.plan, results_of(landscape.records))
+    search = TwoStageSearch(landscape.plan, results_of(landscape.records), retry_failed=False)
     for cell in landscape.plan.cells:
         if search.furthest_only(cell):
             yield f"{cell.label}: no draw reached full budget in the tune stage; the one that got furthest was confirmed."

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from orchestrator.landscape.curves import learning_curves
 from orchestrator.landscape.landscape import Landscape
-from orchestrator.landscape.stopping import rung_table, summarise_stopping
+from orchestrator.landscape.stopping import StoppingSummary, rung_table, summarise_stopping
 from orchestrator.landscape.values import arm_values, cell_values, ranking
 from orchestrator.report.caveats import caveats, how_to_reproduce
 from orchestrator.report.figures import curves_figure, heatmap_figure, profile_figure, ranking_figure
@@ -149,6 +149,16 @@ def _behind(row: Mapping[Any, Any]) -> str:
     return f"{100 * row['behind']:.2f}{interval}"
 
 
+def _stopping_verdict(s: StoppingSummary) -> str:
+    """What the audits say about safety."""
+    if not s.audited:
+        return "Whether stopping was safe is not measurable without audited stops."
+    share = f"{s.audited_won / s.audited:.0%} (95 % interval {s.won_low:.0%} to {s.won_high:.0%})"
+    return f"So an estimated {share} of the stopped trials would have won their cell: " + (
+        "stopping was not free here; a later grace period is safer." if s.audited_won else "no harm was seen."
+    )
+
+
 def _stopping(landscape: Landscape) -> Iterator[str]:
     yield "<h2>What early stopping did</h2>"
     if landscape.plan.space.settings.early_stopping is None or not landscape.plan.has_tune_stage:
@@ -159,7 +169,7 @@ def _stopping(landscape: Landscape) -> Iterator[str]:
     yield (
         f"<p>{s.stopped} of {s.trials} tune trials were stopped, which saved {s.epochs_saved_frac:.0%} of the tune stage's "
         f"epochs; confirm trials are never stopped. {s.audited} stop decision(s) were recorded but not executed; of these "
-        f"trials, {s.audited_won} became their cell's best draw after all.</p>"
+        f"trials, {s.audited_won} became their cell's best draw after all. {_stopping_verdict(s)}</p>"
     )
     rungs = rung_table(landscape.records)
     if not rungs.empty:

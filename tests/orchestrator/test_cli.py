@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -71,7 +72,11 @@ def test_bad_input_is_status_2_with_every_problem_and_starts_nothing_in_two_seco
         (("status", "nothing"), "no sweep 'nothing' in"),
         (("ui", "nothing"), "no sweep 'nothing' in"),
         (("run", "digits", "--name", "a/b"), "name must be letters, digits, - and _, got 'a/b'"),
-        (("rerun", "0123"), "no run '0123'"),
+        (("rerun", "0123"), "no MLflow store at"),
+        (("rerun", "0123", "--tracking-uri", "off"), "no MLflow store at off"),
+        (("rerun", "0123", "--tracking-uri", "foo://bar"), "no run '0123' at foo://bar"),
+        (("status", "../sweeps/x"), "no sweep '../sweeps/x'"),
+        (("plan", "x" * 5000), "no space 'xxx"),
         (("run", "digits", "--max-concurrent", "0"), "--max-concurrent"),
         (("run", "digits", "--home", "/proc/nowhere"), "home directory /proc/nowhere is not writable"),
         (("run", "digits", "--max-conc", "1"), "No such option"),
@@ -116,6 +121,7 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
 
     status, text, errors = call("run", space, "--local")
     assert status == 0, errors
+    assert "MLflow" not in errors, errors
     assert "24 finished" in text
     page = home / "sweeps" / "tiny" / "report" / "index.html"
     assert f"Report        {page}" in text
@@ -126,6 +132,9 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
     assert len(records) == 24
     assert call("table", "tiny")[1].startswith("trial_id,cell,arms,stage,replicate,draw,loss,")
     assert call("table", "tiny", "--format", "parquet")[0] == 2
+    assert call("table", "tiny", "--out", "/nope/x.csv")[0] == 2
+    assert call("report", "tiny", "--out", "/proc/nope")[0] == 2
+    assert call("rerun", records[0]["run_id"], "--save", "/nope/x")[0] == 2
     assert call("table", "tiny", "--format", "parquet", "--out", str(tmp_path / "t.parquet"))[0] == 0
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 24
     assert call("table", "tiny", "--out", str(tmp_path / "t.csv"))[0] == 0
@@ -145,7 +154,16 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
     assert call("resume", "tiny", "--local")[0] == 0
 
 
-def test_failed_trials_make_status_1(call: Call, space: str) -> None:
-    status, text, _ = call("run", space, "--local", "--set", "fixed.student=convnet4", "--set", "scientific.loss=[ce]")
+def test_failed_trials_make_status_1(call: Call, home: Path, space: str) -> None:
+    (labels,) = home.glob("cache/data-*/bank_hard.npy")
+    np.save(labels, np.full(40, 99))
+    status, text, _ = call("run", space, "--local", "--set", "scientific.loss=[ce]")
     assert status == 1
     assert "FAILED" in text
+
+
+def test_a_run_that_never_trained_does_not_hold_its_name(call: Call, space: str) -> None:
+    status, _, errors = call("run", space, "--local", "--set", "data.distilled.ipc=500")
+    assert status == 2
+    assert "`ipc` must be at most" in errors
+    assert call("run", space, "--local", "--set", "scientific.loss=[ce]", "--tracking-uri", "off")[0] == 0

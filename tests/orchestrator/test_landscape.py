@@ -111,6 +111,30 @@ def test_contexts_are_averaged_per_replicate() -> None:
     assert set(ranked.n) == {10}
 
 
+def test_settings_that_vary_between_cells_are_kept_and_tuned_ones_are_not() -> None:
+    table = synthetic({"kl1": 0.8, "ce": 0.7})
+    table["weight_decay"] = table.cell.map({"kl1": 0.0, "ce": 0.1})
+    table["lr"] = table.draw + 0.5
+    values = cell_values(table).set_index("cell")
+    assert values.weight_decay.to_dict() == {"kl1": 0.0, "ce": 0.1}
+    assert "lr" not in values
+
+
+def test_a_level_that_lacks_a_context_comes_last_and_is_not_compared() -> None:
+    table = pd.concat(
+        [
+            synthetic({"kl1": 0.8}).assign(optimizer="adamw"),
+            synthetic({"kl2": 0.6}).assign(optimizer="sgd"),
+            synthetic({"ce": 0.75}).assign(optimizer="adamw"),
+        ],
+        ignore_index=True,
+    )
+    table.attrs["contexts"] = ["optimizer"]
+    ranked = ranking(table)
+    assert list(ranked.level) == ["kl = soft_ce", "ce"]
+    assert math.isnan(ranked.behind[1])
+
+
 def test_an_empty_table_has_an_empty_ranking() -> None:
     table = synthetic({"kl1": 0.8})
     assert ranking(table[table.stage == "tune"]).empty
@@ -167,6 +191,7 @@ def test_stopping_is_summed_up_by_hand() -> None:
     summary = summarise_stopping(table, {"a": 100})
     assert (summary.trials, summary.stopped, summary.audited, summary.audited_won) == (2, 1, 1, 1)
     assert summary.epochs_saved_frac == 75 / 200
+    assert (summary.won_low, summary.won_high) == pytest.approx((0.025, 1.0))
 
 
 def test_rungs_are_counted() -> None:

@@ -96,6 +96,8 @@ def test_without_nuisance_there_is_no_tune_stage(tiny: dict[str, Any]) -> None:
 def test_rungs() -> None:
     assert rungs(25, 3, 100) == [25, 75]
     assert rungs(100, 3, 100) == []
+    assert rungs(5, 1.1, 10) == [5, 6, 7, 8, 9]
+    assert len(rungs(1, 1.0000001, 100)) == 99
 
 
 def test_automatic_precision_follows_the_device(tiny: dict[str, Any]) -> None:

@@ -119,6 +119,14 @@ def test_failed_trials_are_not_chosen_and_are_tried_again_next_time(plan: Plan) 
     assert len([a for a in again if a.config.stage == "tune"]) == 4
 
 
+def test_a_reader_of_the_outcome_keeps_failed_trials_and_so_the_choice(plan: Plan) -> None:
+    search = TwoStageSearch(plan)
+    run(search, lambda a: TrialResult(a.trial_id, "failed") if a.draw == 1 else last(0.5, 0.9, 0.8, 0.1)(a))
+    reader = TwoStageSearch(plan, search.results, retry_failed=False)
+    assert reader.selection(plan.cells[0]) == {2: "best"}
+    assert reader.finished
+
+
 @pytest.mark.parametrize("done", range(0, 25, 4))
 def test_a_rebuilt_search_runs_only_what_is_missing(plan: Plan, done: int) -> None:
     whole = TwoStageSearch(plan)
