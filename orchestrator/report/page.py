@@ -24,7 +24,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --soft: #a1a5ad; --paper: #111316; --line: #34373d; } }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1100px; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { margin-top: 2.5rem; } p.lead { font-size: 1.1rem; }
-.soft, figcaption { color: var(--soft); } figure { margin: 1rem 0; overflow-x: auto; }
+.soft, figcaption { color: var(--soft); } figure { margin: 1rem 0; overflow-x: auto; } figure > div { min-width: 720px; }
 table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; } .wide { overflow-x: auto; } code { font-size: .9em; }
 """
