@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -77,8 +76,3 @@ def connected(address: str | None) -> Iterator[str | None]:
         yield context.dashboard_url or None
     finally:
         ray.shutdown()
-
-
-def python_version() -> str:
-    """Of this process."""
-    return ".".join(map(str, sys.version_info[:3]))

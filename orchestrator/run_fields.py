@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -48,3 +49,20 @@ def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = {**config, **config["knobs"]}
     del flat["knobs"]
     return {key: value for key, value in flat.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedTrial:
+    """A trial as its MLflow run has it.
+
+    Attributes:
+        config: Of the trial.
+        recipe: Of its data.
+        metrics: The last value of each.
+        epochs: Epochs trained.
+    """
+
+    config: dict[str, Any]
+    recipe: dict[str, Any]
+    metrics: dict[str, float]
+    epochs: int

@@ -150,11 +150,6 @@ class TwoStageSearch:
         best = self._best.get(cell.label)
         return best is not None and self.plan.has_tune_stage and self._rank(cell, best)[0] == 0
 
-    def runner_up(self, cell: Cell) -> int | None:
-        """The second-best draw of a tuned cell, if there is a usable one."""
-        ranked = sorted(self._usable_draws(cell), key=lambda d: self._rank(cell, d), reverse=True)
-        return ranked[1] if len(ranked) > 1 else None
-
     def _maybe_choose(self, cell: Cell) -> None:
         """Choose draws that can be chosen now, and queue their confirm trials."""
         if self._open[cell.label] or cell.label in self._best:

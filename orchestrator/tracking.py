@@ -21,7 +21,7 @@ from orchestrator.conductor import results_of
 from orchestrator.home import Home
 from orchestrator.journal import Journal, read_journal
 from orchestrator.plan import Plan
-from orchestrator.run_fields import environment_tags, flat_config, result_tags, trial_tags
+from orchestrator.run_fields import TrackedTrial, environment_tags, flat_config, result_tags, trial_tags
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
 from search_spaces import ConfigError
 from trainables.config import TrialConfig
@@ -307,23 +307,6 @@ class _Store:
             token = page.token
             if not token:
                 return {trial_id: run_id for trial_id, run_id in found.items() if trial_id not in self._runs}
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedTrial:
-    """A trial as its MLflow run has it.
-
-    Attributes:
-        config: Of the trial.
-        recipe: Of its data.
-        metrics: The last value of each.
-        epochs: Epochs trained.
-    """
-
-    config: dict[str, Any]
-    recipe: dict[str, Any]
-    metrics: dict[str, float]
-    epochs: int
 
 
 def fetch_trial(uri: str, run_id: str) -> TrackedTrial:

@@ -29,14 +29,6 @@ class Domain:
         value = _TRANSFORMS[self.kind](self.arguments, u)
         return round_float(value) if isinstance(value, float) else value
 
-    def position(self, value: Value) -> float | None:
-        """Where in [0, 1] a numeric value lies (on the log scale for loguniform); None for a choice."""
-        if self.kind == "choice":
-            return None
-        low, high = (math.log(x) if self.kind == "loguniform" else x for x in self.arguments[:2])
-        x = math.log(float(value)) if self.kind == "loguniform" else float(value)
-        return (x - low) / (high - low)
-
 
 def _quniform(arguments: Sequence[float], u: float) -> float:
     low, high, q = arguments

@@ -141,10 +141,3 @@ def test_domains_map_the_unit_interval() -> None:
     assert parse_domain({"loguniform": [0.01, 1]}).at(0.5) == pytest.approx(0.1)
     assert [parse_domain({"randint": [0, 3]}).at(u) for u in (0.0, 0.5, 0.99)] == [0, 1, 2]
     assert parse_domain({"quniform": [0, 1, 0.25]}).at(0.6) == 0.5
-
-
-def test_position_inverts_a_domain() -> None:
-    for given in ({"uniform": [1, 3]}, {"loguniform": [0.01, 1]}):
-        domain = parse_domain(given)
-        assert domain.position(domain.at(0.3)) == pytest.approx(0.3)
-    assert parse_domain(["a"]).position("a") is None
