@@ -20,7 +20,7 @@ Listener = Callable[[str, Assignment, Any], None]
 class Conductor:
     """Advances one sweep. Not thread-safe: one loop calls it.
 
-    Listeners hear ("start", assignment, None), ("report", assignment, new points) and ("end", assignment, result),
+    Listeners hear ("start", assignment, when), ("report", assignment, new points) and ("end", assignment, result),
     after the journal has it. They must return at once.
     """
 
@@ -45,8 +45,9 @@ class Conductor:
 
     def start(self, assignment: Assignment) -> None:
         """A trial has a process and begins to train."""
-        self._journal.append("start", trial_id=assignment.trial_id, started_at=time.time())
-        self._tell("start", assignment, None)
+        started_at = time.time()
+        self._journal.append("start", trial_id=assignment.trial_id, started_at=started_at)
+        self._tell("start", assignment, started_at)
 
     def rung_epochs(self, assignment: Assignment) -> list[int]:
         """Epochs at which a trial must report; none for `confirm`."""

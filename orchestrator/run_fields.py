@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from orchestrator.plan import recipe
+from orchestrator.plan import Plan, recipe
 from orchestrator.search import Assignment, TrialResult
 
 
@@ -44,11 +43,20 @@ def environment_tags() -> dict[str, str]:
     return {**versions, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"}
 
 
-def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial configuration with its knobs at the top level; settings without effect are left out."""
-    flat = {**config, **config["knobs"]}
-    del flat["knobs"]
-    return {key: value for key, value in flat.items() if value is not None}
+def trial_params(plan: Plan, assignment: Assignment) -> dict[str, Any]:
+    """What differs between the trials of a sweep; the whole configuration is a tag, the rest the parent run has."""
+    config = assignment.config
+    nuisance = {factor.name: getattr(config, factor.name) for factor in plan.space.nuisance}
+    factors = {**assignment.cell.factors, **nuisance, "stage": config.stage, "replicate": config.replicate}
+    return {key: value for key, value in factors.items() if value is not None}
+
+
+def sweep_params(plan: Plan) -> dict[str, Any]:
+    """What all trials of a sweep have in common, and how many there are."""
+    varied = {*plan.space.axes, *(factor.name for factor in plan.space.nuisance)}
+    fixed = {key: value for key, value in plan.space.settings.fixed.model_dump().items() if key not in varied}
+    counts = {f"trials_{stage}": count for stage, count in plan.trial_counts.items()}
+    return {"cells": len(plan.cells), **counts, **{key: value for key, value in fixed.items() if value is not None}}
 
 
 @dataclass(frozen=True, slots=True)

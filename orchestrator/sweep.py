@@ -181,7 +181,7 @@ class Sweep:
         )
 
     def _run(self, conductor: Conductor, options: RunOptions, on_ready: Callable[[Conductor], None] | None) -> None:
-        from orchestrator.tracking import Mirror
+        from orchestrator.mirror import Mirror
 
         started = time.monotonic()
         uri = self.facts["tracking_uri"] = options.tracking_uri or self.home.store_uri

@@ -1,30 +1,23 @@
-"""The only MLflow file: a mirror of the journal, kept by a thread of its own. The sweep never waits for it."""
+"""The only MLflow file: how a sweep and its trials are written to a tracker, and read from it."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import queue
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.cells import Cell
-from orchestrator.conductor import results_of
 from orchestrator.home import Home
 from orchestrator.journal import Journal, read_journal
 from orchestrator.plan import Plan
-from orchestrator.run_fields import TrackedTrial, environment_tags, flat_config, result_tags, trial_tags
+from orchestrator.run_fields import TrackedTrial, environment_tags, result_tags, sweep_params, trial_params, trial_tags
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
 from search_spaces import ConfigError
-from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,21 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH_S = 1.0
 BATCH_METRICS = 1000
 _STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 # A server that is away must not hold the end of a sweep for MLflow's default of minutes.
 _HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What is not yet sent of one trial."""
-
-    assignment: Assignment
-    started_at: float = field(default_factory=time.time)
-    points: list[dict[str, Any]] = field(default_factory=list)
-    result: TrialResult | None = None
 
 
 def tracked_runs(path: Path) -> dict[str, str]:
@@ -65,114 +47,17 @@ def _notes_about(path: Path, uri: str) -> Iterator[dict[str, Any]]:
             yield record
 
 
-class Mirror:
-    """Keeps one parent run per sweep and one child run per trial.
+@dataclass(slots=True)
+class PendingTrial:
+    """What is not yet sent of one trial."""
 
-    Events are queued by `hear` and sent about once a second from a thread of its own; a trial that lasts less than
-    that is one creation, one batch and one ending. What was sent is noted in `tracked.jsonl`, so a trial id never
-    gets two runs. If the tracker fails, the sweep goes on and the next `run` sends what is missing.
-    """
-
-    def __init__(self, plan: Plan, home: Home, uri: str, say: Callable[[str], None]) -> None:
-        """Nothing is sent before the context is entered; a `uri` of "off" sends nothing at all."""
-        self._plan = plan
-        self._home = home
-        self._uri = uri
-        self._say = say
-        self._queue: queue.SimpleQueue[tuple[str, Assignment, Any] | None] = queue.SimpleQueue()
-        self._pending: dict[str, _Pending] = {}
-        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
-        self._failed: str | None = None
-        self.cpu_s = 0.0
-
-    def hear(self, event: str, assignment: Assignment, detail: Any) -> None:
-        """Queue an event of the conductor; returns at once."""
-        self._queue.put((event, assignment, detail))
-
-    def __enter__(self) -> Self:
-        self._earlier = list(read_journal(self._home.sweep(self._plan.name).journal))
-        if self._uri != "off":
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Send what is left and end all runs."""
-        self._interrupted = kind is not None
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
-        if self._failed:
-            self._say(f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest.")
-
-    def _work(self) -> None:
-        """Body of the thread."""
-        try:
-            store = _Store(self._uri, self._plan, self._home)
-            self._adopt(store)
-            alive = True
-            while alive:
-                alive = self._collect()
-                self._send(store)
-            self._close(store)
-            self.cpu_s = time.thread_time()
-        except Exception as err:
-            logger.debug("MLflow mirror stopped", exc_info=True)
-            self._failed = f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
-
-    def _adopt(self, store: _Store) -> None:
-        """Queue results of earlier processes that have no finished run."""
-        cells = {cell.label: cell for cell in self._plan.cells}
-        for record in self._earlier:
-            if record["kind"] == "result" and not store.is_done(record["trial_id"]):
-                self._pending.update(_pending_of(cells, record))
-
-    def _collect(self) -> bool:
-        """Take events for up to a second; False after the last one."""
-        deadline = time.monotonic() + BATCH_S
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                event = self._queue.get(timeout=left)
-            except queue.Empty:
-                break
-            if event is None:
-                return False
-            self._note(*event)
-        return True
-
-    def _note(self, event: str, assignment: Assignment, detail: Any) -> None:
-        if event == "start":
-            self._pending[assignment.trial_id] = _Pending(assignment)
-        elif event == "report":
-            self._pending.setdefault(assignment.trial_id, _Pending(assignment)).points.extend(detail)
-        else:
-            self._pending.setdefault(assignment.trial_id, _Pending(assignment)).result = detail
-
-    def _send(self, store: _Store) -> None:
-        for trial_id, pending in list(self._pending.items()):
-            store.send(pending)
-            pending.points = []
-            if pending.result is not None:
-                del self._pending[trial_id]
-
-    def _close(self, store: _Store) -> None:
-        for pending in self._pending.values():
-            store.interrupt(pending)
-        store.finish_parent(interrupted=self._interrupted)
+    assignment: Assignment
+    started_at: float
+    points: list[dict[str, Any]] = field(default_factory=list)
+    result: TrialResult | None = None
 
 
-def _pending_of(cells: Mapping[str, Cell], record: Mapping[str, Any]) -> dict[str, _Pending]:
-    """What an earlier process's result would have queued; nothing if the plan no longer has its cell."""
-    trial_id = record["trial_id"]
-    if record["cell"] not in cells:
-        return {}
-    assignment = Assignment(cells[record["cell"]], record["draw"], TrialConfig(**record["config"]))
-    result = results_of([record])[trial_id]
-    return {trial_id: _Pending(assignment, record["ended_at"], list(result.curve), result)}
-
-
-class _Store:
+class Store:
     """MLflow's side of one sweep."""
 
     def __init__(self, uri: str, plan: Plan, home: Home) -> None:
@@ -184,26 +69,28 @@ class _Store:
         self._runs: dict[str, str] = {}
         self._done: set[str] = set()
         self._parent: str | None = None
+        self._sent_epochs: dict[str, int] = {}
         for record in _notes_about(self._folder.tracked, uri):
             self._replay(record)
         self._notes = Journal(self._folder.tracked)
         self._experiment = self._find_experiment()
         self._open_parent()
-        self._found = self._find_unnoted()
+        for trial_id, run_id in self._find_unnoted().items():
+            self._note_run(trial_id, run_id)
+        self._begun_earlier = set(self._runs) - self._done
 
     def is_done(self, trial_id: str) -> bool:
         """Its run has ended."""
         return trial_id in self._done
 
-    def send(self, pending: _Pending) -> None:
+    def send(self, pending: PendingTrial) -> None:
         """Create the trial's run if it has none, send what is new of it, and end it if the trial has ended."""
-        run_id = self._runs.get(pending.assignment.trial_id)
-        metrics, params, tags = _as_metrics(pending.points), [], []
-        if run_id is None:
-            run_id = self._create(pending)
-            params = _as_params(flat_config(pending.assignment.config.as_dict()))
-        elif pending.result is not None:
-            tags = _as_tags(result_tags(pending.result))
+        trial_id = pending.assignment.trial_id
+        tags = _as_tags(result_tags(pending.result)) if trial_id in self._runs else []  # else the creation has them
+        is_new = trial_id not in self._runs or trial_id in self._begun_earlier
+        params = _as_params(trial_params(self._plan, pending.assignment)) if is_new else []
+        metrics = _as_metrics(self._unsent(pending), pending.started_at)
+        run_id = self._runs.get(trial_id) or self._create(pending)
         for first in range(0, max(1, len(metrics)), BATCH_METRICS):
             batch = metrics[first : first + BATCH_METRICS]
             if batch or params or tags:
@@ -212,7 +99,16 @@ class _Store:
         if pending.result is not None:
             self._end(run_id, pending.result)
 
-    def interrupt(self, pending: _Pending) -> None:
+    def _unsent(self, pending: PendingTrial) -> list[dict[str, Any]]:
+        """Points that no earlier process sent: a trial that begins again goes through the same points again."""
+        trial_id = pending.assignment.trial_id
+        if trial_id in self._begun_earlier:
+            history = self._client.get_metric_history(self._runs[trial_id], "val_accuracy")
+            self._sent_epochs[trial_id] = max((m.step for m in history), default=0)
+            self._begun_earlier.remove(trial_id)
+        return [p for p in pending.points if p["epoch"] > self._sent_epochs.get(trial_id, 0)]
+
+    def interrupt(self, pending: PendingTrial) -> None:
         """The sweep ends before the trial did; its run is continued when the trial is."""
         if run_id := self._runs.get(pending.assignment.trial_id):
             self._client.set_terminated(run_id, "KILLED")
@@ -243,7 +139,9 @@ class _Store:
         found = self._client.get_experiment_by_name(name)
         if found:
             return str(found.experiment_id)
-        location = (self._home.path / "artifacts").as_uri() if self._uri == self._home.store_uri else None
+        # a database has no place for files; left alone, MLflow would put them into the working directory
+        is_server = self._uri.startswith(("http", "databricks"))
+        location = None if is_server else (self._home.path / "artifacts").as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
     def _open_parent(self) -> None:
@@ -255,8 +153,7 @@ class _Store:
         tags = {"mlflow.runName": self._plan.name, "lossatlas.kind": "sweep", **environment_tags()}
         self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
         self._notes.append("parent", run_id=self._parent, uri=self._uri)
-        counts = {f"trials_{stage}": str(count) for stage, count in self._plan.trial_counts.items()}
-        self._client.log_batch(self._parent, params=_as_params({**counts, "cells": len(self._plan.cells)}))
+        self._client.log_batch(self._parent, params=_as_params(sweep_params(self._plan)))
 
     def _reopen(self, run_id: str) -> bool:
         """Set a run running again; False if the store has lost it."""
@@ -270,25 +167,25 @@ class _Store:
             raise
         return True
 
-    def _create(self, pending: _Pending) -> str:
-        """A run for a trial, found again if a crash came between its creation and our note of it."""
+    def _create(self, pending: PendingTrial) -> str:
+        """A run for a trial."""
         assignment = pending.assignment
-        run_id = self._found.get(assignment.trial_id)
-        if run_id is None:
-            run = self._client.create_run(
-                self._experiment,
-                start_time=int(pending.started_at * 1000),
-                tags={
-                    "mlflow.parentRunId": str(self._parent),
-                    **trial_tags(assignment),
-                    **result_tags(pending.result),
-                },
-                run_name=f"{assignment.cell.label} draw {assignment.draw} replicate {assignment.config.replicate}",
-            )
-            run_id = run.info.run_id
-        self._runs[assignment.trial_id] = run_id
-        self._notes.append("run", trial_id=assignment.trial_id, run_id=run_id)
-        return str(run_id)
+        run = self._client.create_run(
+            self._experiment,
+            start_time=int(pending.started_at * 1000),
+            tags={
+                "mlflow.parentRunId": str(self._parent),
+                **trial_tags(assignment),
+                **result_tags(pending.result),
+            },
+            run_name=f"{assignment.cell.label} draw {assignment.draw} replicate {assignment.config.replicate}",
+        )
+        self._note_run(assignment.trial_id, run.info.run_id)
+        return str(run.info.run_id)
+
+    def _note_run(self, trial_id: str, run_id: str) -> None:
+        self._runs[trial_id] = run_id
+        self._notes.append("run", trial_id=trial_id, run_id=run_id)
 
     def _end(self, run_id: str, result: TrialResult) -> None:
         self._client.set_terminated(run_id, _STATUS[result.status], end_time=int((result.ended_at or 0) * 1000))
@@ -375,14 +272,17 @@ def _as_tags(values: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in values.items()]
 
 
-def _as_metrics(points: Sequence[Mapping[str, Any]]) -> list[Metric]:
+def _as_metrics(points: Sequence[Mapping[str, Any]], started_at: float) -> list[Metric]:
     """One metric per number and epoch; a loss that is no number is left out (the run is tagged as diverged).
 
     A row costs the store half a millisecond, so the seconds, which only grow, are sent with the last point alone.
     """
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
     rows = [(name, p) for p in points for name in ("train_loss", "val_accuracy", "test_accuracy")]
     rows += [("train_s", p) for p in points[-1:]]
-    return [Metric(name, p[name], now, p["epoch"]) for name, p in rows if p[name] is not None]
+    return [
+        Metric(name, p[name], int((started_at + p["train_s"]) * 1000), p["epoch"])
+        for name, p in rows
+        if p[name] is not None
+    ]

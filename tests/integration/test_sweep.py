@@ -101,7 +101,8 @@ def test_mlflow_has_one_parent_and_one_true_child_per_trial(swept: tuple[Path, S
         run = children[row["trial_id"]]
         assert run.info.run_id == row["run_id"]
         assert run.data.metrics["val_accuracy"] == row["val_accuracy"]
-        assert run.data.params["lr"] == str(row["lr"])
+        factors = {"loss", "lr", "stage", "replicate"} | ({"temperature"} & set(run.data.params))
+        assert {name: run.data.params[name] for name in factors} == {name: str(row[name]) for name in factors}
         assert run.data.tags["lossatlas.cell"] == row["cell"]
 
 
@@ -121,6 +122,8 @@ def test_mlflow_has_the_whole_curve_and_what_the_sweep_was(swept: tuple[Path, Sw
     (parent,) = (run for run in mlflow_runs(home, "there") if "mlflow.parentRunId" not in run.data.tags)
     names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
     assert {"plan.json", "journal.jsonl", "space.yaml"} <= names
+    assert parent.data.params["student"] == "convnet2"
+    assert parent.data.params["trials_tune"] == "16"
 
 
 def test_the_same_command_again_trains_nothing_and_tracks_nothing_twice(swept: tuple[Path, Sweep]) -> None:
@@ -228,9 +231,17 @@ def test_runs_created_right_before_a_crash_are_found_again(tiny: dict[str, Any],
     table = Sweep.from_space(tiny, home=home).run(RunOptions(local=True)).table
     assert len(mlflow_runs(home, "tiny")) == 25
     assert table.run_id.notna().all()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=sweep.home.store_uri)
+    steps = {tuple(m.step for m in client.get_metric_history(run_id, "val_accuracy")) for run_id in table.run_id}
+    assert steps == {(2, 4, 6, 8)}, "no point was sent twice"
 
 
-def test_two_stores_are_mirrored_each_on_its_own(tiny: dict[str, Any], home: Path, tmp_path: Path) -> None:
+def test_two_stores_are_mirrored_each_on_its_own(
+    tiny: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     other = f"sqlite:///{tmp_path / 'other.db'}"
     del tiny["nuisance"]
     first = Sweep.from_space(tiny, home=home).run(RunOptions(local=True)).table
@@ -240,6 +251,7 @@ def test_two_stores_are_mirrored_each_on_its_own(tiny: dict[str, Any], home: Pat
     assert second.run_id.notna().all()
     assert not set(first.run_id) & set(second.run_id)
     assert len(mlflow_runs(home, "tiny")) == 9
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "other.db"}, "artifacts lie in the home directory"
 
 
 def test_a_store_that_was_deleted_is_filled_again(tiny: dict[str, Any], home: Path) -> None:
