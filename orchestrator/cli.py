@@ -283,11 +283,11 @@ def _run_with_progress(sweep: Any, options: Any) -> Any:
 
 
 def _plain_lines(progress: Any) -> Callable[[str, Any, Any], None]:
-    """A listener that prints a line now and then."""
+    """A listener that prints a line now and then; at a start, when all slots are taken."""
     last = [time.monotonic()]
 
     def hear(event: str, assignment: Any, detail: Any) -> None:
-        if event == "end" and time.monotonic() - last[0] >= PLAIN_LINE_EVERY_S:
+        if event == "start" and time.monotonic() - last[0] >= PLAIN_LINE_EVERY_S:
             last[0] = time.monotonic()
             _say(progress.line)
 

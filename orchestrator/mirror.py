@@ -38,7 +38,8 @@ class Mirror:
         self._home = home
         self._uri = uri
         self._say = say
-        self._queue: queue.SimpleQueue[tuple[str, Assignment, Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, Assignment, Any]] = queue.SimpleQueue()
+        self._ended = threading.Event()
         self._pending: dict[str, PendingTrial] = {}
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
         self._failed: str | None = None
@@ -60,7 +61,7 @@ class Mirror:
         """Send what is left and end all runs."""
         self._interrupted = kind is not None
         if self._thread.is_alive():
-            self._queue.put(None)
+            self._ended.set()
             self._thread.join()
         if self._failed:
             self._say(f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest.")
@@ -89,17 +90,11 @@ class Mirror:
                 self._pending.update(_pending_of(cells, record, starts))
 
     def _collect(self) -> bool:
-        """Take events for up to BATCH_S; False after the last one."""
-        deadline = time.monotonic() + BATCH_S
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                event = self._queue.get(timeout=left)
-            except queue.Empty:
-                break
-            if event is None:
-                return False
-            self._note(*event)
-        return True
+        """Let events gather, then take them; False after the last ones."""
+        more = not self._ended.wait(BATCH_S)
+        while not self._queue.empty():
+            self._note(*self._queue.get())
+        return more
 
     def _note(self, event: str, assignment: Assignment, detail: Any) -> None:
         if event == "start":

@@ -82,11 +82,11 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left, from the mean seconds per stage and the observed concurrency; None before any trial ended."""
+        """Seconds left, from the mean seconds per stage and the observed concurrency; None while too few have ended."""
         worked = sum(seconds for seconds, _ in self._seconds.values())
-        if not worked or self._started is None:
-            return None
         ended = sum(count for _, count in self._seconds.values())
+        if not worked or self._started is None or ended < min(10, self._total / 20):  # the first ones load torch
+            return None
         concurrency = worked / max(self._clock() - self._started, 1e-9)
         means = {s: total / count if count else worked / ended for s, (total, count) in self._seconds.items()}
         return sum(max(0, self._left[s]) * means[s] for s in means) / concurrency

@@ -21,18 +21,17 @@ def trial_tags(assignment: Assignment) -> dict[str, str]:
         "lossatlas.arms": "|".join(assignment.cell.arms),
         "lossatlas.stage": assignment.config.stage,
         "lossatlas.draw": str(assignment.draw),
-        "lossatlas.replicate": str(assignment.config.replicate),
         "lossatlas.config": json.dumps(assignment.config.as_dict()),
         "lossatlas.recipe": json.dumps(recipe(assignment.cell)),
     }
 
 
 def result_tags(result: TrialResult | None) -> dict[str, str]:
-    """How a trial ended, if it has."""
+    """What the status of its run does not say about how a trial ended."""
     if result is None:
         return {}
-    tags = {"status": result.status, "stopped_by": result.stopped_by, "error": (result.error or "")[-4000:]}
-    tags |= {"diverged": str(result.diverged).lower(), "audited": str(result.audited).lower()}
+    tags = {"stopped_by": result.stopped_by, "error": (result.error or "")[-4000:]}
+    tags |= {"diverged": "true" * result.diverged, "audited": "true" * result.audited}
     return {f"lossatlas.{name}": value for name, value in tags.items() if value}
 
 
@@ -47,7 +46,7 @@ def trial_params(plan: Plan, assignment: Assignment) -> dict[str, Any]:
     """What differs between the trials of a sweep; the whole configuration is a tag, the rest the parent run has."""
     config = assignment.config
     nuisance = {factor.name: getattr(config, factor.name) for factor in plan.space.nuisance}
-    factors = {**assignment.cell.factors, **nuisance, "stage": config.stage, "replicate": config.replicate}
+    factors = {**assignment.cell.factors, **nuisance, "replicate": config.replicate}
     return {key: value for key, value in factors.items() if value is not None}
 
 

@@ -13,7 +13,7 @@ from search_spaces.domains import Domain, Value, parse_domain
 from search_spaces.errors import ConfigError
 from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Nuisance, Space, axis_path, put
-from trainables.config import IMAGE_SIZES, KNOBS, LOSS_KNOBS, canonical_loss
+from trainables.config import IMAGE_SIZES, KNOBS, LOSS_KNOBS, NORM_GROUPS, canonical_loss
 
 _DOTTED: Final = ("data", "teacher", "validation")
 DEFAULT_DRAWS: Final = 4
@@ -130,7 +130,7 @@ class _Checks:
         details: Any = {"loss": entry}
         if isinstance(entry, Mapping) and len(entry) == 1:
             ((name, details),) = entry.items()
-        if not isinstance(name, str) or not isinstance(details, Mapping) or "|" in name:
+        if not isinstance(name, str) or not isinstance(details, Mapping) or "|" in name or not name.strip():
             self.problems.append(f"{where}: give a loss name or {{ARM: {{loss: NAME, KNOB: value}}}}, got {entry!r}.")
             return None
         loss: Any = details.get("loss")
@@ -209,13 +209,20 @@ class _Checks:
         return (fixed if isinstance(fixed, dict) else {}).get(key, Fixed.model_fields[key].default)
 
     def _networks_fit(self, settings: SpaceSettings, axes: Mapping[str, Any]) -> None:
-        """A convnet halves its image once per layer."""
+        """A convnet halves its image once per layer; group norm splits its channels."""
         size = IMAGE_SIZES[settings.data.real]
         named = {"teacher.model": [settings.teacher.model], "student": axes.get("student", [settings.fixed.student])}
         for where, names in named.items():
             for name in names:
                 if 2 ** int(name.removeprefix("convnet")) > size:
                     self.problems.append(f"{where}: {name} halves images more often than their {size} pixels allow.")
+
+        widths = axes.get("width", [settings.fixed.width])
+        places = [("norm", axes.get("norm", [settings.fixed.norm]), widths)]
+        places += [("teacher.norm", [settings.teacher.norm], [settings.teacher.width])]
+        for where, norms, wide in places:
+            if "group" in norms and any(width % NORM_GROUPS for width in wide):
+                self.problems.append(f"{where}: group needs a width that {NORM_GROUPS} divides, got {wide}.")
 
     def _cross_checks(self, settings: SpaceSettings, axes: Mapping[str, Any], nuisance: Sequence[Nuisance]) -> None:
         if "best" not in settings.confirm:

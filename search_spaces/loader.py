@@ -106,5 +106,6 @@ def _numbers(value: Any) -> Any:
         if (match := _FRACTION.fullmatch(value)) and float(match[2]):
             return float(match[1]) / float(match[2])
         if _EXPONENT.fullmatch(value.strip()):
-            return float(value)
+            number = float(value)
+            return int(number) if "." not in value and number.is_integer() else number
     return value

@@ -37,6 +37,8 @@ IMAGE_SIZES: Final[Mapping[str, int]] = {"digits": 8}
 MOMENTUM_OPTIMIZERS: Final = ("sgd",)
 AUGMENTATIONS: Final = ("dsa", "none")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
+#: Groups of norm `group`.
+NORM_GROUPS: Final = 4
 
 KnobValue = float | bool
 SIGNIFICANT_DIGITS: Final = 12

@@ -8,11 +8,11 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from trainables.config import NORMS, STUDENTS
+from trainables.config import NORM_GROUPS, NORMS, STUDENTS
 
 _NORM_LAYERS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
     "batch": nn.BatchNorm2d,
-    "group": lambda width: nn.GroupNorm(4, width),
+    "group": lambda width: nn.GroupNorm(NORM_GROUPS, width),
     "instance": lambda width: nn.GroupNorm(width, width),
     "layer": lambda width: nn.GroupNorm(1, width),
     "none": lambda width: nn.Identity(),

@@ -36,7 +36,8 @@ def make_optimizer(
 
 def _multistep(optimizer: optim.Optimizer, epochs: int) -> LRScheduler:
     """Times 0.2 at 2/3 and 5/6 of the epochs (GIFT's evaluation code)."""
-    return MultiStepLR(optimizer, milestones=[2 * epochs // 3, 5 * epochs // 6], gamma=MULTISTEP_GAMMA)
+    milestones = [max(1, 2 * epochs // 3), max(1, 5 * epochs // 6)]  # never before the first epoch
+    return MultiStepLR(optimizer, milestones=milestones, gamma=MULTISTEP_GAMMA)
 
 
 def _constant(optimizer: optim.Optimizer, epochs: int) -> LRScheduler:

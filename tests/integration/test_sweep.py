@@ -101,7 +101,7 @@ def test_mlflow_has_one_parent_and_one_true_child_per_trial(swept: tuple[Path, S
         run = children[row["trial_id"]]
         assert run.info.run_id == row["run_id"]
         assert run.data.metrics["val_accuracy"] == row["val_accuracy"]
-        factors = {"loss", "lr", "stage", "replicate"} | ({"temperature"} & set(run.data.params))
+        factors = {"loss", "lr", "replicate"} | ({"temperature"} & set(run.data.params))
         assert {name: run.data.params[name] for name in factors} == {name: str(row[name]) for name in factors}
         assert run.data.tags["lossatlas.cell"] == row["cell"]
 

@@ -22,7 +22,8 @@ def test_shipped_spaces_load() -> None:
 
 
 def test_fractions_and_exponents_are_numbers(tiny: dict[str, Any]) -> None:
-    space = load_space(tiny, ["scientific.refinement=[0, 1/11]", "fixed.weight_decay=5e-4"])
+    space = load_space(tiny, ["scientific.refinement=[0, 1/11]", "fixed.weight_decay=5e-4", "fixed.epochs=1e2"])
+    assert space.settings.fixed.epochs == 100
     assert space.axes["refinement"] == (0, pytest.approx(1 / 11))
     assert space.settings.fixed.weight_decay == 5e-4
 
@@ -46,6 +47,8 @@ def test_null_removes_a_key(tiny: dict[str, Any]) -> None:
         ),
         ("scientific.loss=[{a: {loss: kl, temperature: []}}]", "an empty list has no values"),
         ("scientific.loss=[3]", "give a loss name or"),
+        ("scientific.loss=[{'': {loss: kl}}]", "give a loss name or"),
+        ("fixed={norm: group, width: 6}", "norm: group needs a width that 4 divides, got [6]"),
         ("scientific.temperature=[0]", "scientific.temperature[0]: must be greater than 0, got 0"),
         ("scientific.refinement=[0, 1.2]", "scientific.refinement[1]: must be less than 1, got 1.2"),
         ("scientific.temperature=[]", "an axis is a list of at least one value, got []"),
