@@ -268,8 +268,8 @@ def _run_with_progress(sweep: Any, options: Any) -> Any:
     def on_ready(conductor: Any) -> None:
         progress = Progress(conductor)
         conductor.listeners.append(progress.hear)
-        if out.is_terminal:
-            shown.append(Live(progress, console=out, refresh_per_second=2))
+        if err.is_terminal:  # the console that messages go to, or they would tear the table
+            shown.append(Live(progress, console=err, refresh_per_second=2))
             shown[0].start()
         else:
             conductor.listeners.append(_plain_lines(progress))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -59,7 +60,7 @@ class Progress:
     def line(self) -> str:
         """One plain line, for a log."""
         counts = ", ".join(f"{self._counts[name]} {name}" for name in (*ENDED, "running") if self._counts[name])
-        return f"{self._done} of {self._total} trials ({counts}); {self._eta_text}"
+        return f"{self._done} of {self._total} trials{f' ({counts})' if counts else ''}; {self._eta_text}"
 
     def __rich__(self) -> Group:
         """The live table."""
@@ -69,7 +70,8 @@ class Progress:
         for arm, counts in self._arms.items():
             best = f"{self._best[arm]:.1%}" if arm in self._best else "-"
             table.add_row(arm, str(sum(counts.values())), str(counts["stopped"]), best)
-        return Group(Text(self.line), ProgressBar(total=self._total, completed=self._done), table)
+        bar = Padding(ProgressBar(total=self._total, completed=self._done), 0)  # a bare bar swallows the next line
+        return Group(Text(self.line), bar, table)
 
     @property
     def _done(self) -> int:
