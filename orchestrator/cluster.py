@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from search_spaces import ConfigError
 
@@ -48,12 +50,20 @@ def resolve_gpus(setting: str | float, device: str, costs: Mapping[str, Mapping[
         return 0.0
     if setting != "auto":
         return float(setting)
-    import os
-
     gpus = local_gpu_bytes()
     peak = max((cost["peak_device_bytes"] for cost in costs.values()), default=0.0)
     cpus = (os.cpu_count() or 1) / max(1, len(gpus))
     return gpu_share(device_bytes=min(gpus), peak_bytes=peak, device_cpus=cpus, trial_cpus=trial_cpus)
+
+
+def present_token() -> None:
+    """Let Ray show its token to a cluster given by host and port, as it does by itself for `auto`.
+
+    Works only before Ray is imported. A cluster without authentication ignores the token.
+    """
+    saved = Path.home() / ".ray" / "auth_token"
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or saved.exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextmanager
@@ -71,7 +81,10 @@ def connected(address: str | None) -> Iterator[str | None]:
     try:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
     except (ConnectionError, ValueError) as err:
-        raise ConfigError(f"no Ray cluster answers at {address!r}: {err}") from err
+        raise ConfigError(
+            f"no Ray cluster answers at {address!r}: {err}. If it wants a token: `ray get-auth-token` there prints "
+            "it, RAY_AUTH_TOKEN here passes it on."
+        ) from err
     try:
         yield context.dashboard_url or None
     finally:

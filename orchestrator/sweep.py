@@ -204,7 +204,10 @@ class Sweep:
         self._execute_on_ray(conductor, options)
 
     def _execute_on_ray(self, conductor: Conductor, options: RunOptions) -> None:
-        from orchestrator.cluster import connected, resolve_gpus
+        from orchestrator.cluster import connected, present_token, resolve_gpus
+
+        if options.address:
+            present_token()
         from orchestrator.ray_runner import Slots, run_on_ray
         from trainables.arrays import load_arrays
 

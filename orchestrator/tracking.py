@@ -28,7 +28,11 @@ logger = logging.getLogger(__name__)
 BATCH_METRICS = 1000
 _STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 # A server that is away must not hold the end of a sweep for MLflow's default of minutes.
-_HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def tracked_runs(path: Path) -> dict[str, str]:
@@ -252,7 +256,7 @@ def serve_ui(uri: str, port: int) -> int:
 
 def _client(uri: str) -> MlflowClient:
     """A client that gives up on a server that is away, and does not chatter."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in _HTTP.items()})
+    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 

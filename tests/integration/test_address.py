@@ -1,0 +1,110 @@
+"""A sweep on a Ray cluster that somebody else started, mirrored to a tracking server that somebody else started."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from orchestrator import Sweep
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Address of a head node that wants a token, and the environment that has it."""
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    environment["RAY_AUTH_TOKEN_PATH"] = str(token)
+    port = free_port()
+    head = subprocess.Popen(
+        [BIN / "ray", "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"],
+        env={**environment, "RAY_AUTH_MODE": "token"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield f"127.0.0.1:{port}", environment
+    head.terminate()
+    head.wait(30)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Address of a real MLflow server."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield f"http://127.0.0.1:{port}"
+    os.killpg(process.pid, 15)
+    process.wait(30)
+
+
+def test_a_foreign_cluster_with_a_token_and_a_tracking_server(
+    tiny: dict[str, Any], home: Path, tmp_path: Path, cluster: tuple[str, dict[str, str]], server: str
+) -> None:
+    address, environment = cluster
+    space = tmp_path / "tiny.yaml"
+    space.write_text(yaml.safe_dump(tiny))
+    command = [sys.executable, "-m", "orchestrator.cli", "run", str(space), "--home", str(home)]
+    done = subprocess.run(
+        [*command, "--address", address, "--tracking-uri", server],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    table = Sweep.stored("tiny", home).landscape().table
+    assert (table.status == "finished").all()
+    check_server(server, table)
+
+
+def check_server(server: str, table: pd.DataFrame) -> None:
+    """One parent with its files, one child per trial."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=server)
+    experiment = client.get_experiment_by_name("lossatlas/tiny")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert {run.info.run_id for run in runs} > set(table.run_id)
+    assert len(runs) == len(table) + 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files == {"plan.json", "journal.jsonl", "space.yaml", "report"}
