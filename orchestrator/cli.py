@@ -195,7 +195,7 @@ def rerun(
 @app.command()
 def losses() -> None:
     """List the losses: equation, knobs, source."""
-    from trainables.losses import LOSSES
+    from trainables.losses import LOSSES, SYMBOLS
 
     table = Table(box=None, pad_edge=False)
     for title in ("loss", "compares", "equation", "knobs", "source"):
@@ -203,8 +203,8 @@ def losses() -> None:
     for name, loss in LOSSES.items():
         table.add_row(name, loss.space, escape(loss.equation), ", ".join(loss.knobs) or "none", loss.source)
     out.print(table)
-    out.print("s, t: student and teacher logits; y: hard label; h: smoothed label; T: temperature; w: refinement.")
-    out.print(escape("[T^2]: multiplied by T^2 where scale_t2 is true; t^ = t / |t|."))
+    for line in SYMBOLS:
+        out.print(escape(line))
 
 
 @app.command()

@@ -16,13 +16,28 @@ LOSS_KNOBS: Final[Mapping[str, tuple[str, ...]]] = {
     "ce": (),
     "soft_ce": _SOFT,
     "kl": _SOFT,
+    "reverse_kl": _SOFT,
+    "js": _SOFT,
+    "dkd": (*_SOFT, "dkd_alpha", "dkd_beta"),
+    "dist": _SOFT,
+    "brier": _SOFT,
     "mse": _ANGLE,
+    "huber": (*_ANGLE, "huber_delta"),
     "soft_ce_ce": (*_SOFT, "ce_weight"),
     "mse_ce": (*_ANGLE, "ce_weight"),
     "cosine": _ANGLE,
     "gift": (),
 }
-KNOBS: Final = ("temperature", "refinement", "smoothing", "scale_t2", "ce_weight")
+KNOBS: Final = (
+    "temperature",
+    "refinement",
+    "smoothing",
+    "scale_t2",
+    "ce_weight",
+    "dkd_alpha",
+    "dkd_beta",
+    "huber_delta",
+)
 
 #: GIFT's released refinement adds 0.1 h^ to t^, which points along (1 - w) t^ + w h^ with w = 0.1 / 1.1.
 GIFT_REFINEMENT: Final = 1 / 11

@@ -2,87 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config import GIFT_REFINEMENT, GIFT_SMOOTHING, LOSS_KNOBS
+from trainables.divergences import (
+    brier_distance,
+    correlation_distance,
+    cosine_distance,
+    decoupled_divergence,
+    hard_cross_entropy,
+    huber_distance,
+    jensen_shannon_divergence,
+    kl_divergence,
+    mean_squared_error,
+    reverse_kl_divergence,
+    soft_cross_entropy,
+)
 from trainables.targets import refine_directions, refine_logits, refine_probabilities, smooth_labels
 
 Knobs = Mapping[str, float | bool]
-
-
-def soft_cross_entropy(logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Mean cross-entropy between softened student outputs and soft labels.
-
-    L = -(1 / B) sum_b sum_c p_bc log softmax(s_b / T)_c
-
-    Args:
-        logits: Student outputs s, (B, C), any real.
-        targets: Soft labels p, already softened at T, (B, C), each row sums to 1.
-        temperature: T > 0, dimensionless.
-
-    Returns:
-        Scalar, nats.
-
-    Source: Hinton et al. 2015, arXiv:1503.02531, Eq. 1.
-    Differs: no T^2 factor here; see `scale_t2`.
-    """
-    return -(targets * F.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean()
-
-
-def kl_divergence(logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Mean Kullback-Leibler divergence of softened student outputs from soft labels.
-
-    L = (1 / B) sum_b sum_c p_bc (log p_bc - log softmax(s_b / T)_c), with 0 log 0 = 0
-
-    Shapes and arguments as in `soft_cross_entropy`; scalar, nats.
-
-    Source: Hinton et al. 2015, arXiv:1503.02531; T = 20 in GIFT's tables.
-    """
-    return F.kl_div(F.log_softmax(logits / temperature, dim=1), targets, reduction="batchmean")
-
-
-def mean_squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over batch and classes of the squared difference of logits.
-
-    L = (1 / (B C)) sum_b sum_c (s_bc - z_bc)^2
-
-    Args:
-        logits: Student outputs s, (B, C).
-        targets: Target logits z, (B, C).
-
-    Returns:
-        Scalar, squared logits.
-
-    Source: Ba and Caruana 2014, arXiv:1312.6184.
-    """
-    return F.mse_loss(logits, targets)
-
-
-def cosine_distance(logits: Tensor, targets: Tensor) -> Tensor:
-    """One minus the mean cosine of student outputs and target directions.
-
-    L = 1 - (1 / B) sum_b <s_b, u_b> / (|s_b| |u_b|); a zero vector has cosine 0
-
-    Args:
-        logits: Student outputs s, (B, C).
-        targets: Target directions u, (B, C), of any length.
-
-    Returns:
-        Scalar in [0, 2], dimensionless.
-
-    Source: Shang et al. 2025, arXiv:2405.14736 (GIFT).
-    """
-    return 1 - (F.normalize(logits, dim=1) * F.normalize(targets, dim=1)).sum(dim=1).mean()
-
-
-def hard_cross_entropy(logits: Tensor, hard: Tensor) -> Tensor:
-    """Cross-entropy with hard labels: indices (B,) or mixed rows (B, C); scalar, nats."""
-    return F.cross_entropy(logits, hard)
+Distance = Callable[[Tensor, Tensor, Tensor, Knobs], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,47 +34,86 @@ class Loss:
     """A loss and what a person should know of it.
 
     Attributes:
-        distance: Function of (student logits, target, knobs) -> scalar. The target does not depend on the student.
+        distance: Function of (student logits, target, hard labels, knobs) -> scalar; the target is free of the student.
         space: Where student and target are compared: hard, probability, logit or angle.
         knobs: Names of the knobs that have an effect.
         equation: The definition on one line.
         source: Where it comes from.
     """
 
-    distance: Callable[[Tensor, Tensor, Knobs], Tensor]
+    distance: Distance
     space: str
     knobs: tuple[str, ...]
     equation: str
     source: str
 
 
-def _softened(divergence: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, Knobs], Tensor]:
+def _softened(divergence: Callable[..., Tensor]) -> Distance:
     """A divergence at temperature T, times T^2 if asked."""
 
-    def distance(student: Tensor, target: Tensor, knobs: Knobs) -> Tensor:
-        temperature = knobs["temperature"]
-        value = divergence(student, target, temperature=temperature)
-        return value * temperature**2 if knobs.get("scale_t2") else value
+    def distance(student: Tensor, target: Tensor, hard: Tensor, knobs: Knobs) -> Tensor:
+        return _scaled(divergence(student, target, temperature=knobs["temperature"]), knobs)
 
     return distance
 
 
-_ce: Final = lambda s, y, knobs: hard_cross_entropy(s, y)  # noqa: E731
+def _scaled(value: Tensor, knobs: Knobs) -> Tensor:
+    return value * knobs["temperature"] ** 2 if knobs.get("scale_t2") else value
+
+
+def _dkd(student: Tensor, target: Tensor, hard: Tensor, knobs: Knobs) -> Tensor:
+    weights = {"alpha": knobs["dkd_alpha"], "beta": knobs["dkd_beta"]}
+    return _scaled(decoupled_divergence(student, target, hard, temperature=knobs["temperature"], **weights), knobs)
+
+
+def _huber(student: Tensor, target: Tensor, hard: Tensor, knobs: Knobs) -> Tensor:
+    return huber_distance(student, target, delta=knobs["huber_delta"])
+
+
+_ce: Final[Distance] = lambda s, y, hard, knobs: hard_cross_entropy(s, y)  # noqa: E731
 _soft_ce: Final = _softened(soft_cross_entropy)
-_kl: Final = _softened(kl_divergence)
-_mse: Final = lambda s, z, knobs: mean_squared_error(s, z)  # noqa: E731
-_cosine: Final = lambda s, u, knobs: cosine_distance(s, u)  # noqa: E731
+_mse: Final[Distance] = lambda s, z, hard, knobs: mean_squared_error(s, z)  # noqa: E731
+_cosine: Final[Distance] = lambda s, u, hard, knobs: cosine_distance(s, u)  # noqa: E731
 _HINTON: Final = "Hinton et al. 2015, arXiv:1503.02531"
 _GIFT: Final = "Shang et al. 2025, arXiv:2405.14736"
-_P: Final = "p = (1 - w) softmax(t / T) + w h"
+#: What the equations are written in.
+SYMBOLS: Final = (
+    "s, t: student and teacher logits; y: hard label; h: smoothed label; T: temperature; w: refinement.",
+    "p = (1 - w) softmax(t / T) + w h; q = softmax(s / T); t^ = t / |t|; z = |t| ((1 - w) t^ + w h^); rho: Pearson.",
+    "[T^2]: multiplied by T^2 where scale_t2 is true.",
+)
 
 LOSSES: Final[Mapping[str, Loss]] = {
     name: Loss(distance, space, LOSS_KNOBS[name], equation, source)
     for name, distance, space, equation, source in (
         ("ce", _ce, "hard", "-log softmax(s)_y", "textbook"),
-        ("soft_ce", _soft_ce, "probability", f"-sum_c p_c log softmax(s / T)_c [T^2], {_P}", _HINTON),
-        ("kl", _kl, "probability", f"KL(p, softmax(s / T)) [T^2], {_P}", _HINTON),
-        ("mse", _mse, "logit", "mean_c (s - |t| ((1 - w) t^ + w h^))_c^2", "Ba, Caruana 2014, arXiv:1312.6184"),
+        ("soft_ce", _soft_ce, "probability", "-sum_c p_c log q_c [T^2]", _HINTON),
+        ("kl", _softened(kl_divergence), "probability", "KL(p, q) [T^2]", _HINTON),
+        ("reverse_kl", _softened(reverse_kl_divergence), "probability", "KL(q, p) [T^2]", "Gu 2024, arXiv:2306.08543"),
+        (
+            "js",
+            _softened(jensen_shannon_divergence),
+            "probability",
+            "(KL(p, m) + KL(q, m)) / 2 [T^2], m = (p + q) / 2",
+            "Lin 1991, doi:10.1109/18.61115",
+        ),
+        (
+            "dkd",
+            _dkd,
+            "probability",
+            "dkd_alpha KL of (p_y, 1 - p_y) + dkd_beta KL of p_c / (1 - p_y), c != y [T^2]",
+            "Zhao et al. 2022, arXiv:2203.08679",
+        ),
+        (
+            "dist",
+            _softened(correlation_distance),
+            "probability",
+            "2 - mean_b rho(q_b, p_b) - mean_c rho(q_c, p_c) [T^2]",
+            "Huang et al. 2022, arXiv:2205.10536",
+        ),
+        ("brier", _softened(brier_distance), "probability", "mean_c (q - p)_c^2 [T^2]", "Brier 1950"),
+        ("mse", _mse, "logit", "mean_c (s - z)_c^2", "Ba, Caruana 2014, arXiv:1312.6184"),
+        ("huber", _huber, "logit", "mean_c of (s - z)_c^2 / 2, linear beyond huber_delta", "Huber 1964"),
         ("soft_ce_ce", _soft_ce, "probability", "soft_ce + ce_weight ce", _GIFT),
         ("mse_ce", _mse, "logit", "mse + ce_weight ce", "Shao et al. 2024 (G-VBSM), arXiv:2311.17950"),
         ("cosine", _cosine, "angle", "1 - cos(s, (1 - w) t^ + w h^)", _GIFT),
@@ -165,7 +148,7 @@ def make_target(name: str, teacher: Tensor, hard: Tensor, knobs: Knobs) -> Tenso
 
 def compare(name: str, student: Tensor, target: Tensor, hard: Tensor, knobs: Knobs) -> Tensor:
     """The loss between student logits (B, C) and a target of `make_target`; scalar."""
-    value = LOSSES[name].distance(student, target, knobs)
+    value = LOSSES[name].distance(student, target, hard, knobs)
     if "ce_weight" in LOSSES[name].knobs:
         value = value + knobs["ce_weight"] * hard_cross_entropy(student, hard)
     return value
@@ -182,6 +165,9 @@ def loss_value(  # noqa: PLR0913 (a contract: every knob of every loss by name)
     smoothing: float = 0.1,
     ce_weight: float = 0.1,
     scale_t2: bool = False,
+    dkd_alpha: float = 1.0,
+    dkd_beta: float = 8.0,
+    huber_delta: float = 1.0,
 ) -> Tensor:
     """The value of a loss by name; knobs that the loss lacks are ignored.
 
@@ -195,6 +181,9 @@ def loss_value(  # noqa: PLR0913 (a contract: every knob of every loss by name)
         smoothing: alpha in [0, 1).
         ce_weight: Weight of the hard-label term, >= 0.
         scale_t2: Multiply the soft term by T^2.
+        dkd_alpha: Weight of the labelled class in dkd, >= 0.
+        dkd_beta: Weight of the other classes in dkd, >= 0.
+        huber_delta: Where huber turns linear, > 0.
 
     Returns:
         Scalar, differentiable in `student`.
@@ -210,6 +199,9 @@ def loss_value(  # noqa: PLR0913 (a contract: every knob of every loss by name)
         "smoothing": smoothing,
         "ce_weight": ce_weight,
         "scale_t2": scale_t2,
+        "dkd_alpha": dkd_alpha,
+        "dkd_beta": dkd_beta,
+        "huber_delta": huber_delta,
     }
     _check_knobs(knobs)
     _check_shapes(student, teacher, hard)
@@ -217,13 +209,15 @@ def loss_value(  # noqa: PLR0913 (a contract: every knob of every loss by name)
 
 
 def _check_knobs(knobs: Knobs) -> None:
-    if not knobs["temperature"] > 0:
-        raise ValueError(f"`temperature > 0` must hold, got {knobs['temperature']}.")
+    for name in ("temperature", "huber_delta"):
+        if not 0 < knobs[name] < math.inf:
+            raise ValueError(f"`{name} > 0` must hold, got {knobs[name]}.")
     for name in ("refinement", "smoothing"):
         if not 0 <= knobs[name] < 1:
             raise ValueError(f"`0 <= {name} < 1` must hold, got {knobs[name]}.")
-    if not knobs["ce_weight"] >= 0:
-        raise ValueError(f"`ce_weight >= 0` must hold, got {knobs['ce_weight']}.")
+    for name in ("ce_weight", "dkd_alpha", "dkd_beta"):
+        if not 0 <= knobs[name] < math.inf:
+            raise ValueError(f"`{name} >= 0` must hold, got {knobs[name]}.")
 
 
 def _check_shapes(student: Tensor, teacher: Tensor, hard: Tensor) -> None:

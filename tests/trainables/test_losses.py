@@ -158,6 +158,9 @@ def test_unknown_loss_names_the_valid_ones() -> None:
     smoothing=st.sampled_from([0.0, 0.1]),
     scale_t2=st.booleans(),
     ce_weight=st.sampled_from([0.0, 0.1]),
+    dkd_alpha=st.sampled_from([0.5, 1.0]),
+    dkd_beta=st.sampled_from([1.0, 8.0]),
+    huber_delta=st.sampled_from([0.5, 2.0]),
 )
 def test_canonical_form_has_the_same_gradient(name: str, **knobs: float) -> None:
     canonical, owned, why = canonical_loss(name, knobs)
