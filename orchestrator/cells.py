@@ -10,7 +10,8 @@ from typing import Any
 
 from search_spaces.settings import SpaceSettings
 from search_spaces.space import Arm, Space
-from trainables.config import KNOBS, LOSS_KNOBS, MOMENTUM_OPTIMIZERS, KnobValue, canonical_loss, round_float
+from trainables.config import KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
+from trainables.names import MOMENTUM_OPTIMIZERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, s
 from orchestrator.progress import format_duration
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
-from trainables.config import KNOBS, REAL_DATASETS
+from trainables.config import KNOBS
+from trainables.names import REAL_DATASETS
 
 ASSUMED_ERRORS = (0.05, 0.2, 0.5)
 

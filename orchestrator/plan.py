@@ -11,7 +11,8 @@ from typing import Any
 from orchestrator.cells import Cell, Cells, enumerate_cells
 from search_spaces import Space
 from search_spaces.domains import Value
-from trainables.config import KNOBS, MOMENTUM_OPTIMIZERS, TrialConfig, content_hash
+from trainables.config import KNOBS, TrialConfig, content_hash
+from trainables.names import MOMENTUM_OPTIMIZERS
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 1
@@ -136,6 +137,9 @@ _COPIED = (
     "weight_decay",
     "momentum",
     "schedule",
+    "warmup_epochs",
+    "clip_grad_norm",
+    "ema_decay",
     "student",
     "width",
     "norm",

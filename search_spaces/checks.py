@@ -13,7 +13,8 @@ from search_spaces.domains import Domain, Value, parse_domain
 from search_spaces.errors import ConfigError
 from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Nuisance, Space, axis_path, put
-from trainables.config import IMAGE_SIZES, KNOBS, LOSS_KNOBS, NORM_GROUPS, canonical_loss
+from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
+from trainables.names import IMAGE_SIZES, NORM_GROUPS
 
 _DOTTED: Final = ("data", "teacher", "validation")
 DEFAULT_DRAWS: Final = 4
@@ -227,6 +228,9 @@ class _Checks:
     def _cross_checks(self, settings: SpaceSettings, axes: Mapping[str, Any], nuisance: Sequence[Nuisance]) -> None:
         if "best" not in settings.confirm:
             self.problems.append("confirm: must contain best, which cell values are made of; give [best, shared].")
+        warmup = max(axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
+        if warmup >= settings.fixed.epochs:
+            self.problems.append(f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}.")
         if settings.protocol == "paper" and nuisance:
             self.problems.append("protocol: paper compares at one fixed lr; remove the nuisance section or use tuned.")
         strata = settings.early_stopping.stratify if settings.early_stopping else "cell"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-from trainables.config import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
+from trainables.names import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,13 @@ class Fixed(Settings):
     )
     width: PositiveInt = Field(128, description="Channels per convolution of the student.")
     norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer of the student.")
+    warmup_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="Epochs over which the learning rate rises to its full value; the schedule follows."
+    )
+    clip_grad_norm: Positive | None = Field(None, description="Longest gradient, over all parameters.")
+    ema_decay: Fraction | None = Field(
+        None, description="Evaluate a running mean of the weights that keeps this share of itself at each step."
+    )
     epochs: PositiveInt = Field(100, description="Passes over the distilled set.")
     batch_size: PositiveInt = Field(50, description="Images per optimizer step.")
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = Field("adamw", description="Optimizer of the student.")

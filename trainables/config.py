@@ -43,18 +43,6 @@ KNOBS: Final = (
 GIFT_REFINEMENT: Final = 1 / 11
 GIFT_SMOOTHING: Final = 0.1
 
-OPTIMIZERS: Final = ("adamw", "sgd")
-SCHEDULES: Final = ("multistep", "constant")
-STUDENTS: Final = ("convnet2", "convnet3", "convnet4")
-#: Real datasets and the size of their test split; a test ties the sizes to the loader.
-REAL_DATASETS: Final[Mapping[str, int]] = {"digits": 599}
-IMAGE_SIZES: Final[Mapping[str, int]] = {"digits": 8}
-MOMENTUM_OPTIMIZERS: Final = ("sgd",)
-AUGMENTATIONS: Final = ("dsa", "none")
-NORMS: Final = ("batch", "group", "instance", "layer", "none")
-#: Groups of norm `group`.
-NORM_GROUPS: Final = 4
-
 KnobValue = float | bool
 SIGNIFICANT_DIGITS: Final = 12
 
@@ -120,6 +108,9 @@ class TrialConfig:
         weight_decay: Decoupled (adamw) or coupled (sgd) weight decay >= 0.
         momentum: SGD momentum in [0, 1); None for optimizers without.
         schedule: A name of SCHEDULES.
+        warmup_epochs: Epochs over which the rate rises linearly to its full value.
+        clip_grad_norm: Longest gradient, over all parameters; None does not clip.
+        ema_decay: What is evaluated is a running mean of the weights that keeps this much of itself per step.
         student: A name of STUDENTS.
         width: Channels per convolution.
         norm: A name of NORMS.
@@ -142,6 +133,9 @@ class TrialConfig:
     weight_decay: float
     momentum: float | None = None
     schedule: str
+    warmup_epochs: int = 0
+    clip_grad_norm: float | None = None
+    ema_decay: float | None = None
     student: str
     width: int
     norm: str
@@ -160,13 +154,24 @@ class TrialConfig:
 
     @property
     def trial_id(self) -> str:
-        """First 16 hex digits of the SHA-256 of the configuration's canonical JSON."""
-        return content_hash(self.as_dict())
+        """First 16 hex digits of the SHA-256 of the configuration's canonical JSON; what is None is left out."""
+        return content_hash({key: value for key, value in self.as_dict().items() if value is not None})
 
 
 def cost_class(config: TrialConfig) -> str:
     """Trials alike in this cost alike: it ignores loss, rates, optimizer and replicate, and knows torch's version."""
-    ignored = ("stage", "replicate", "loss", "knobs", "optimizer", "lr", "weight_decay", "momentum", "schedule")
+    ignored = (
+        "stage",
+        "replicate",
+        "loss",
+        "knobs",
+        "optimizer",
+        "lr",
+        "weight_decay",
+        "momentum",
+        "schedule",
+        "warmup_epochs",
+    )
     wanted = {key: value for key, value in config.as_dict().items() if key not in ignored}
     return content_hash(wanted | {"torch": version("torch")})
 

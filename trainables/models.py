@@ -8,7 +8,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from trainables.config import NORM_GROUPS, NORMS, STUDENTS
+from trainables.names import NORM_GROUPS, NORMS, STUDENTS
 
 _NORM_LAYERS: Final[Mapping[str, Callable[[int], nn.Module]]] = {
     "batch": nn.BatchNorm2d,

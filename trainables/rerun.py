@@ -29,5 +29,5 @@ def train_again(config: TrialConfig, cache: Path, *, epochs: int, save: Path | N
         if point.epoch >= epochs:
             break
     if save:
-        torch.save({"config": config.as_dict(), "epoch": state.epoch, "model": state.model.state_dict()}, save)
+        torch.save({"config": config.as_dict(), "epoch": state.epoch, "model": state.student.state_dict()}, save)
     return last

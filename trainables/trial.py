@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,8 +22,11 @@ from trainables.evaluate import accuracy
 from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
 from trainables.models import ModelShape, make_model
-from trainables.optim import make_optimizer, make_schedule
+from trainables.optim import make_average, make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
+
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,16 @@ class TrialState:
     model: nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
+    average: ModelEmaV3 | None
     batch_order: torch.Generator
     view_order: torch.Generator
     views: list[int]
     epoch: int = 0
+
+    @property
+    def student(self) -> nn.Module:
+        """What is evaluated and kept: the model, or the running mean of its weights."""
+        return self.model if self.average is None else self.average.module
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, schedule, generators and position, loadable with `weights_only=True`."""
@@ -89,6 +98,7 @@ class TrialState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "batch_order": self.batch_order.get_state(),
             "view_order": self.view_order.get_state(),
             "views": list(self.views),
@@ -99,6 +109,8 @@ class TrialState:
         """Continue from where `state_dict` was taken."""
         for part in ("model", "optimizer", "schedule"):
             getattr(self, part).load_state_dict(state[part])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.batch_order.set_state(state["batch_order"])
         self.view_order.set_state(state["view_order"])
         self.views, self.epoch = list(state["views"]), state["epoch"]
@@ -116,7 +128,8 @@ def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
     return TrialState(
         model=model,
         optimizer=optimizer,
-        schedule=make_schedule(config.schedule, optimizer, epochs=config.epochs),
+        schedule=make_schedule(config.schedule, optimizer, epochs=config.epochs, warmup_epochs=config.warmup_epochs),
+        average=make_average(model, config.ema_decay),
         batch_order=make_generator("batch order", config.replicate),
         view_order=make_generator("view order", config.replicate),
         views=[],
@@ -174,7 +187,11 @@ def _train_step(config: TrialConfig, state: TrialState, images: Tensor, target: 
     loss = compare(config.loss, logits.float(), target, hard, config.knobs)
     state.optimizer.zero_grad()
     loss.backward()
+    if config.clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_grad_norm)
     state.optimizer.step()
+    if state.average is not None:
+        state.average.update(state.model)
     return loss.detach()
 
 
@@ -192,6 +209,6 @@ def _evaluate(config: TrialConfig, data: TrialData, state: TrialState, *, diverg
     if diverged:
         chance = 1 / data.bank.logits.shape[-1]
         return chance, chance if wants_test else None
-    validation = accuracy(state.model, data.validation.images, data.validation.labels)
-    test = accuracy(state.model, data.test.images, data.test.labels) if wants_test else None
+    validation = accuracy(state.student, data.validation.images, data.validation.labels)
+    test = accuracy(state.student, data.test.images, data.test.labels) if wants_test else None
     return validation, test

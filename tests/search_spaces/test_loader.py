@@ -48,6 +48,8 @@ def test_null_removes_a_key(tiny: dict[str, Any]) -> None:
         ("scientific.loss=[{a: {loss: kl, temperature: []}}]", "an empty list has no values"),
         ("scientific.loss=[3]", "give a loss name or"),
         ("scientific.loss=[{'': {loss: kl}}]", "give a loss name or"),
+        ("fixed.warmup_epochs=8", "warmup_epochs: must be less than epochs, got 8 of 8"),
+        ("scientific.optimizer=[adamx]", "scientific.optimizer[0]: must be 'adamw', 'sgd'"),
         ("fixed={norm: group, width: 6}", "norm: group needs a width that 4 divides, got [6]"),
         ("scientific.temperature=[0]", "scientific.temperature[0]: must be greater than 0, got 0"),
         ("scientific.refinement=[0, 1.2]", "scientific.refinement[1]: must be less than 1, got 1.2"),

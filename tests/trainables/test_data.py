@@ -15,13 +15,13 @@ from search_spaces import load_space
 from tests.conftest import TINY
 from trainables.arrays import load_arrays
 from trainables.augment import Augmentation, DsaParameters, apply_dsa, draw_dsa
-from trainables.config import REAL_DATASETS
 from trainables.data.distilled import choose_random
 from trainables.data.labels import build_label_bank, make_view
 from trainables.data.real import load_real
 from trainables.data.teacher import make_teacher
 from trainables.evaluate import accuracy, predict_logits
 from trainables.models import ModelShape
+from trainables.names import REAL_DATASETS
 from trainables.prepare import prepare
 from trainables.seeding import make_generator
 

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import pytest
+from timm.optim import get_optimizer_info, list_optimizers
 from torch import nn
 
-from trainables.config import SCHEDULES
-from trainables.optim import make_optimizer, make_schedule
+from trainables.names import MOMENTUM_OPTIMIZERS, OPTIMIZERS, SCHEDULES
+from trainables.optim import make_optimizer, make_schedule, rate_share
+
+
+def test_optimizers_are_all_of_timms_that_run_everywhere() -> None:
+    left_out = ("bnb", "fused", "adahessian", "kron")
+    timms = {name for name in list_optimizers() if not name.startswith(left_out)}
+    assert set(OPTIMIZERS) == timms
+    assert set(MOMENTUM_OPTIMIZERS) == {name for name in timms if get_optimizer_info(name).has_momentum}
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 7])
@@ -15,8 +23,30 @@ def test_the_first_epoch_runs_at_the_full_rate(name: str, epochs: int) -> None:
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("multistep", [1, 1, 0.2, 0.04]),
+        ("cosine", [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]),
+        ("half_cosine", [1, 0.9619397662556434, (1 + 0.5**0.5) / 2, 0.6913417161825449]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ("constant", [1, 1, 1, 1]),
+    ],
+)
+def test_shares_by_hand(name: str, shares: list[float]) -> None:
+    """4 epochs: cosine is (1 + cos(pi e / 4)) / 2, half_cosine (1 + cos(pi e / 8)) / 2, multistep cuts at 2 and 3."""
+    assert [rate_share(name, epoch, epochs=4) for epoch in range(4)] == pytest.approx(shares)
+
+
+def test_warm_up_rises_linearly_and_then_the_schedule_begins() -> None:
+    """W = 3 of 7 epochs: 1/4, 2/4, 3/4, then linear over the 4 that are left."""
+    shares = [rate_share("linear", epoch, epochs=7, warmup_epochs=3) for epoch in range(7)]
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25])
+
+
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown optimizer 'adamx'; valid: \['adamw', 'sgd'\]"):
-        make_optimizer("adamx", nn.Linear(2, 2), lr=0.5, weight_decay=0, momentum=None)
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adamx'; valid: \['adamw', 'sgd'"):
+        make_optimizer("adamx", model, lr=0.5, weight_decay=0, momentum=None)
     with pytest.raises(ValueError, match="unknown schedule 'cosin'"):
-        make_schedule("cosin", make_optimizer("sgd", nn.Linear(2, 2), lr=1, weight_decay=0, momentum=None), epochs=2)
+        rate_share("cosin", 0, epochs=2)

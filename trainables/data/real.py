@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.config import REAL_DATASETS
+from trainables.names import REAL_DATASETS
 
 SPLIT_SEED: Final = 2024
 TEST_FRAC: Final = 1 / 3

@@ -1,0 +1,34 @@
+"""What may be chosen by name in a space. Free of torch, so that a typo is cheap; tests tie the names to the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+#: timm's optimizers that take a momentum. Left out of timm's list: those that need CUDA to be built (bnb*, fused*),
+#: second derivatives (adahessian) or random numbers of their own (kron*).
+_TIMM_WITH_MOMENTUM: Final = tuple(
+    """
+    adafactorbv adafactorbvc adamuon cadafactorbv cadafactorbvc crmsproptf csgdc csgdp csgdw larc lars madgrad madgradw
+    momentum muon nadamuon nesterov nesterovw nlarc nlars nmuon rmsprop rmsproptf rmsproptfc rmsproptfw sgdc sgdp sgdw
+    """.split()  # noqa: SIM905
+)
+_TIMM_WITHOUT_MOMENTUM: Final = tuple(
+    """
+    adabelief adadelta adafactor adagrad adam adamax adamc adamp adamwlegacy adan adanw adopt adoptc adoptw cadafactor
+    cadamc cadamp cadamw cadan cadanw cadopt cadoptc cadoptw clamb clambw claprop clion clionc cmars cnadamc cnadamw
+    lamb lambc lambcd lambcw lambw laprop lapropc lion lionc mars nadam nadamc nadamlegacy nadamw novograd novogradc
+    novogradw radabelief radam radamlegacy radamw
+    """.split()  # noqa: SIM905
+)
+OPTIMIZERS: Final = ("adamw", "sgd", *sorted(_TIMM_WITH_MOMENTUM + _TIMM_WITHOUT_MOMENTUM))
+MOMENTUM_OPTIMIZERS: Final = ("sgd", *_TIMM_WITH_MOMENTUM)
+SCHEDULES: Final = ("multistep", "cosine", "half_cosine", "linear", "constant")
+STUDENTS: Final = ("convnet2", "convnet3", "convnet4")
+#: Real datasets and the size of their test split.
+REAL_DATASETS: Final[Mapping[str, int]] = {"digits": 599}
+IMAGE_SIZES: Final[Mapping[str, int]] = {"digits": 8}
+AUGMENTATIONS: Final = ("dsa", "none")
+NORMS: Final = ("batch", "group", "instance", "layer", "none")
+#: Groups of norm `group`.
+NORM_GROUPS: Final = 4
