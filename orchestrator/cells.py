@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.settings import SpaceSettings
 from search_spaces.space import Arm, Space
 from trainables.config import KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
-from trainables.names import MOMENTUM_OPTIMIZERS
+from trainables.names import CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,18 @@ def _contexts(space: Space) -> Iterator[dict[str, Any]]:
 
 def _canonical_context(context: Mapping[str, Any], settings: SpaceSettings) -> tuple[dict[str, Any], list[str]]:
     """A context without factors that have no effect in it."""
-    context = dict(context)
-    if "momentum" in context and settings.fixed.optimizer not in MOMENTUM_OPTIMIZERS:
-        context["momentum"] = None
-        return context, [f"{settings.fixed.optimizer} has no momentum"]
-    return context, []
+    fixed = settings.fixed
+    dropped = [name for name in without_effect(fixed.optimizer, fixed.student) if name in context]
+    owners = {"momentum": fixed.optimizer}
+    reasons = [f"{owners.get(name, fixed.student)} has no {name}" for name in dropped]
+    return {**context, **dict.fromkeys(dropped)}, reasons
+
+
+def without_effect(optimizer: str, student: str) -> list[str]:
+    """Settings of a trial that its optimizer or its student does not have."""
+    lacks = [] if optimizer in MOMENTUM_OPTIMIZERS else ["momentum"]
+    lacks += [] if student in CONVNETS else ["width"]
+    return lacks if student in STUDENTS else [*lacks, "norm"]
 
 
 def _knob_combinations(space: Space, arm: Arm, settings: SpaceSettings) -> Iterator[dict[str, KnobValue]]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from orchestrator.cells import Cell, Cells, enumerate_cells
+from orchestrator.cells import Cell, Cells, enumerate_cells, without_effect
 from search_spaces import Space
 from search_spaces.domains import Value
 from trainables.config import KNOBS, TrialConfig, content_hash
-from trainables.names import MOMENTUM_OPTIMIZERS
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 1
@@ -72,8 +71,7 @@ class Plan:
         """The configuration of one trial."""
         fixed = cell.settings.fixed
         values = {name: getattr(fixed, name) for name in _COPIED} | self.draw_values(cell, draw)
-        if values["optimizer"] not in MOMENTUM_OPTIMIZERS:
-            values["momentum"] = None
+        values |= dict.fromkeys(without_effect(values["optimizer"], values["student"]))
         return TrialConfig(
             **values,
             stage=stage,

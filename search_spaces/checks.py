@@ -14,7 +14,7 @@ from search_spaces.errors import ConfigError
 from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Nuisance, Space, axis_path, put
 from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
-from trainables.names import IMAGE_SIZES, NORM_GROUPS
+from trainables.names import CONVNETS, IMAGE_SIZES, NORM_GROUPS, RESNET_NORMS
 
 _DOTTED: Final = ("data", "teacher", "validation")
 DEFAULT_DRAWS: Final = 4
@@ -215,15 +215,17 @@ class _Checks:
         named = {"teacher.model": [settings.teacher.model], "student": axes.get("student", [settings.fixed.student])}
         for where, names in named.items():
             for name in names:
-                if 2 ** int(name.removeprefix("convnet")) > size:
+                if 2 ** CONVNETS.get(name, 0) > size:
                     self.problems.append(f"{where}: {name} halves images more often than their {size} pixels allow.")
 
         widths = axes.get("width", [settings.fixed.width])
-        places = [("norm", axes.get("norm", [settings.fixed.norm]), widths)]
-        places += [("teacher.norm", [settings.teacher.norm], [settings.teacher.width])]
-        for where, norms, wide in places:
-            if "group" in norms and any(width % NORM_GROUPS for width in wide):
-                self.problems.append(f"{where}: group needs a width that {NORM_GROUPS} divides, got {wide}.")
+        norms = {"norm": axes.get("norm", [settings.fixed.norm]), "teacher.norm": [settings.teacher.norm]}
+        wide = {"norm": widths, "teacher.norm": [settings.teacher.width]}
+        for (where, kinds), names in zip(norms.items(), reversed(named.values()), strict=True):
+            if "group" in kinds and any(width % NORM_GROUPS for width in wide[where]):
+                self.problems.append(f"{where}: group needs a width that {NORM_GROUPS} divides, got {wide[where]}.")
+            if "resnet18_modified" in names and not set(kinds) <= set(RESNET_NORMS):
+                self.problems.append(f"{where}: resnet18_modified has {' or '.join(RESNET_NORMS)}, got {kinds}.")
 
     def _cross_checks(self, settings: SpaceSettings, axes: Mapping[str, Any], nuisance: Sequence[Nuisance]) -> None:
         if "best" not in settings.confirm:

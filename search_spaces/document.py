@@ -14,6 +14,7 @@ from search_spaces.settings import (
     Distilled,
     EarlyStopping,
     Fixed,
+    Network,
     OneOf,
     Resources,
     SpaceSettings,
@@ -79,7 +80,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
-    values = next((m.values for m in field.metadata if isinstance(m, OneOf)), ())
+    values = next((m.values for m in field.metadata if isinstance(m, OneOf | Network)), ())
     return f" One of {', '.join(values)}." if values else ""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from trainables.names import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
 
@@ -20,6 +21,21 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """How pydantic checks it."""
         return core_schema.literal_schema(list(self.values))
+
+
+class Network:
+    """A network's name: one of ours, or torchvision/NAME or timm/NAME (checked when it is built)."""
+
+    values = (*STUDENTS, "torchvision/NAME", "timm/NAME")
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """How pydantic checks it."""
+        return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
+
+    def _check(self, name: str) -> str:
+        if name in STUDENTS or re.fullmatch(r"(torchvision|timm)/[\w.-]+", name):
+            return name
+        raise PydanticCustomError("network", "must be one of {valid}", {"valid": ", ".join(self.values)})
 
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -38,11 +54,11 @@ class Settings(BaseModel):
 class Fixed(Settings):
     """Settings of a student's training. Any of them may become an axis under `scientific`."""
 
-    student: Annotated[str, OneOf(STUDENTS)] = Field(
-        "convnet3", description="Network that is trained on the distilled set."
+    student: Annotated[str, Network()] = Field("convnet3", description="Network that is trained on the distilled set.")
+    width: PositiveInt = Field(128, description="Channels per convolution of a convnet student.")
+    norm: Annotated[str, OneOf(NORMS)] = Field(
+        "batch", description="Normalisation layer of the student, if it is one of ours."
     )
-    width: PositiveInt = Field(128, description="Channels per convolution of the student.")
-    norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer of the student.")
     warmup_epochs: Annotated[int, Field(ge=0)] = Field(
         0, description="Epochs over which the learning rate rises to its full value; the schedule follows."
     )
@@ -103,7 +119,7 @@ class TeacherTraining(Settings):
 class Teacher(Settings):
     """The network whose logits are the soft labels."""
 
-    model: Annotated[str, OneOf(STUDENTS)] = Field(description="Network of the teacher.")
+    model: Annotated[str, Network()] = Field(description="Network of the teacher.")
     width: PositiveInt = Field(128, description="Channels per convolution.")
     norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer.")
     train: TeacherTraining = Field(TeacherTraining(), description="How it is trained.")

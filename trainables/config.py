@@ -111,9 +111,9 @@ class TrialConfig:
         warmup_epochs: Epochs over which the rate rises linearly to its full value.
         clip_grad_norm: Longest gradient, over all parameters; None does not clip.
         ema_decay: What is evaluated is a running mean of the weights that keeps this much of itself per step.
-        student: A name of STUDENTS.
-        width: Channels per convolution.
-        norm: A name of NORMS.
+        student: A name of STUDENTS, torchvision/NAME or timm/NAME.
+        width: Channels per convolution; None but for convnets.
+        norm: A name of NORMS; None for networks of torchvision and timm.
         epochs: Passes over the distilled set.
         batch_size: Images per optimizer step.
         evaluate_every_epochs: Validation happens at multiples of this and after the last epoch.
@@ -137,8 +137,8 @@ class TrialConfig:
     clip_grad_norm: float | None = None
     ema_decay: float | None = None
     student: str
-    width: int
-    norm: str
+    width: int | None
+    norm: str | None
     epochs: int
     batch_size: int
     evaluate_every_epochs: int

@@ -24,11 +24,15 @@ _TIMM_WITHOUT_MOMENTUM: Final = tuple(
 OPTIMIZERS: Final = ("adamw", "sgd", *sorted(_TIMM_WITH_MOMENTUM + _TIMM_WITHOUT_MOMENTUM))
 MOMENTUM_OPTIMIZERS: Final = ("sgd", *_TIMM_WITH_MOMENTUM)
 SCHEDULES: Final = ("multistep", "cosine", "half_cosine", "linear", "constant")
-STUDENTS: Final = ("convnet2", "convnet3", "convnet4")
+#: Depth of the convnets.
+CONVNETS: Final[Mapping[str, int]] = {f"convnet{depth}": depth for depth in range(2, 7)}
+#: Networks by name; besides them any torchvision/NAME and timm/NAME.
+STUDENTS: Final = (*CONVNETS, "resnet18_modified")
 #: Real datasets and the size of their test split.
 REAL_DATASETS: Final[Mapping[str, int]] = {"digits": 599}
 IMAGE_SIZES: Final[Mapping[str, int]] = {"digits": 8}
 AUGMENTATIONS: Final = ("dsa", "none")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
+RESNET_NORMS: Final = ("batch", "instance")
 #: Groups of norm `group`.
 NORM_GROUPS: Final = 4

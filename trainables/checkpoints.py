@@ -1,0 +1,261 @@
+"""Networks that people bring: read a checkpoint safely, recognise the architecture from its keys, load it strictly.
+
+Recognised: convnets in both published layouts, ResNets with torchvision's names, and the CIFAR ResNets of the
+distillation repositories. Wrappers (`model`, `state_dict`, `net`) and prefixes (`module.`, `_orig_mod.`) are taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy._core.multiarray import scalar as _numpy_scalar
+from torch import Tensor, nn
+
+from trainables.models import ConvNet, ModelShape, make_model, make_resnet
+
+#: Fewer pixels than any image has: a classifier that wide sees the mean over positions (ConvNetGAP).
+SMALLEST_SIDE: Final = 8
+Weights = dict[str, Tensor]
+_WRAPPERS: Final = ("model", "state_dict", "net")
+_PREFIXES: Final = ("module.", "_orig_mod.")
+#: What published files hold besides tensors: numpy scalars (by both of numpy's names for them) and parsed arguments.
+SAFE_TYPES: Final[list[Any]] = [
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype("int64")),
+    type(np.dtype("float64")),
+    argparse.Namespace,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What the keys and shapes of a checkpoint say.
+
+    Attributes:
+        name: convnet3, resnet18, resnet18_modified, ...
+        layout: Whose names the parameters have.
+        norm: "batch", "instance", "layer" or "none"; group norm with 4 groups looks like "instance".
+        width: Channels of a convnet's convolutions.
+        channels: Of the input images.
+        classes: C.
+        image_size: Side in pixels where the classifier tells it, else None. Published code pads 28-pixel gray images
+            to 32, which it counts as.
+        details: Further arguments of the constructor.
+    """
+
+    name: str
+    layout: str
+    norm: str
+    width: int
+    channels: int
+    classes: int
+    image_size: int | None
+    details: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def safe_load(path: Path) -> Any:
+    """The content of a torch file, without ever running code from it.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or holds anything but tensors, numbers and containers.
+    """
+    try:
+        with torch.serialization.safe_globals(SAFE_TYPES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as err:
+        raise ValueError(f"{path}: no such file.") from err
+    except pickle.UnpicklingError as err:
+        found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+)", str(err))
+        what = f" ({found[1]})" if found else ""
+        raise ValueError(f"{path}: refused: it holds more than tensors, numbers and containers{what}.") from err
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, UnicodeDecodeError) as err:
+        raise ValueError(f"{path}: not a readable torch file ({' '.join(str(err).split())[:200]}).") from err
+
+
+def read_weights(path: Path) -> Weights:
+    """A network's tensors by name, out of any wrapper.
+
+    Raises:
+        ValueError: As `safe_load`, or if there is no network in the file, or a weight is NaN or infinite.
+    """
+    return weights_of(safe_load(path), path)
+
+
+def weights_of(content: Any, path: Path) -> Weights:
+    """The network in what `safe_load` gave; see `read_weights`."""
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{path}: no network in it; expected tensors by name, bare or under {list(_WRAPPERS)}.")
+    weights = {_without_prefixes(str(key)): value for key, value in content.items()}
+    for key, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path}: {key} has values that are NaN or infinite.")
+    return weights
+
+
+def _without_prefixes(key: str) -> str:
+    while key.startswith(_PREFIXES):
+        key = key.partition(".")[2]
+    return key
+
+
+def recognise(weights: Mapping[str, Tensor]) -> Architecture | None:
+    """The architecture that has these tensors, or None."""
+    for recogniser in (_recognise_convnet, _recognise_resnet):
+        if (found := recogniser(weights)) is not None:
+            return found
+    return None
+
+
+def load_checkpoint(
+    path: str | Path, *, classes: int, channels: int, image_size: int, name: str | None = None
+) -> nn.Module:
+    """A network with a checkpoint's weights, in evaluation mode.
+
+    Args:
+        path: A file of torch.save.
+        classes: C the network must have.
+        channels: Of the images it must take.
+        image_size: Side of the images it must take, pixels.
+        name: Of the network (torchvision/NAME, timm/NAME) where the keys do not tell.
+
+    Raises:
+        ValueError: If the file is refused or damaged, the network is not recognised, does not fit, or a tensor is
+            missing, left over or of another shape.
+    """
+    path = Path(path)
+    weights = read_weights(path)
+    shape = ModelShape(channels, classes, image_size)
+    architecture = None if name else recognise(weights)
+    if architecture is None and name is None:
+        keys = ", ".join(list(weights)[:3])
+        raise ValueError(f"{path}: architecture not recognised from its keys ({keys}, ...); give the network's name.")
+    if architecture is not None:
+        _require_fit(path, architecture, shape)
+        weights = _torchvision_names(weights)
+    model = _build(architecture, shape) if architecture else make_model(name or "", shape, width=None, norm=None)
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as err:
+        raise ValueError(f"{path}: does not fit {name or (architecture and architecture.name)}: {_first(err)}") from err
+    return model.eval()
+
+
+def _first(err: RuntimeError) -> str:
+    """Torch lists every key; the first lines say what is wrong."""
+    return " ".join(str(err).split())[:300]
+
+
+def _require_fit(path: Path, found: Architecture, shape: ModelShape) -> None:
+    """One message for a network made for other data."""
+    size = 28 if _is_padded(found, shape) else found.image_size
+    for what, has in (("classes", found.classes), ("channels", found.channels), ("image_size", size)):
+        wanted = getattr(shape, what)
+        if has is not None and has != wanted:
+            raise ValueError(f"{path}: {found.name} has {what} {has}, expected {wanted}.")
+
+
+def _is_padded(found: Architecture, shape: ModelShape) -> bool:
+    """Made for MNIST and its like by the published code."""
+    return (found.image_size, found.channels, shape.channels, shape.image_size) == (32, 1, 1, 28)
+
+
+def _build(found: Architecture, shape: ModelShape) -> nn.Module:
+    if found.name.startswith("convnet"):
+        depth = int(found.name.removeprefix("convnet"))
+        arguments = {**found.details, "first_padding": 3 if _is_padded(found, shape) else 1}
+        return ConvNet(shape, depth=depth, width=found.width, norm=found.norm, layout=found.layout, **arguments)
+    return make_resnet(shape, norm=found.norm, **found.details)
+
+
+def _recognise_convnet(weights: Mapping[str, Tensor]) -> Architecture | None:
+    layout = "layers" if "layers.conv.0.weight" in weights else "features"
+    pattern = re.compile(r"layers\.conv\.(\d+)\.weight" if layout == "layers" else r"features\.(\d+)\.weight")
+    numbers = sorted(int(m[1]) for key, value in weights.items() if (m := pattern.fullmatch(key)) and value.ndim == 4)
+    head = weights.get("classifier.weight")
+    if not numbers or head is None or head.ndim != 2:
+        return None
+    prefix = "layers.conv" if layout == "layers" else "features"
+    first = weights[f"{prefix}.{numbers[0]}.weight"]
+    norm = _norm_of(weights, "layers.norm.0" if layout == "layers" else f"features.{numbers[0] + 1}")
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 4
+    pools = layout == "layers" or step == (3 if norm == "none" else 4)
+    positions = head.shape[1] // first.shape[0]
+    side = math.isqrt(positions) * (2 ** len(numbers) if pools else 1)
+    is_global = positions == 1 and side < SMALLEST_SIDE
+    return Architecture(
+        f"convnet{len(numbers)}",
+        layout,
+        norm,
+        width=first.shape[0],
+        channels=first.shape[1],
+        classes=head.shape[0],
+        image_size=None if is_global else side,
+        details={"pools": pools, "pools_globally": is_global},
+    )
+
+
+def _norm_of(weights: Mapping[str, Tensor], prefix: str) -> str:
+    scale = weights.get(f"{prefix}.weight")
+    if scale is None or scale.ndim == 4:
+        return "none"
+    if f"{prefix}.running_mean" in weights:
+        return "batch"
+    return "layer" if scale.ndim == 3 else "instance"
+
+
+def _torchvision_names(weights: Weights) -> Weights:
+    """ResNets of the distillation repositories with torchvision's names for shortcut and head."""
+    if not any(".shortcut." in key for key in weights):
+        return weights
+    heads: Callable[[str], str] = lambda key: re.sub(r"^(linear|classifier)\.", "fc.", key)  # noqa: E731
+    return {heads(key.replace(".shortcut.", ".downsample.")): value for key, value in weights.items()}
+
+
+def _recognise_resnet(weights: Mapping[str, Tensor]) -> Architecture | None:
+    layout = "torchvision" if "fc.weight" in weights else "cifar"
+    weights = _torchvision_names(dict(weights))
+    head, stem, inner = (weights.get(key) for key in ("fc.weight", "conv1.weight", "layer1.0.conv2.weight"))
+    if head is None or stem is None or inner is None:
+        return None
+    found = [re.fullmatch(r"layer(\d)\.(\d+)\.conv1\.weight", key) for key in weights]
+    stages = [(int(m[1]), int(m[2])) for m in found if m]
+    blocks = tuple(1 + max(b for stage, b in stages if stage == s) for s in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in weights
+    if head.shape[1] != 512 * (4 if bottleneck else 1):
+        return None
+    small = stem.shape[-1] == 3
+    details: dict[str, Any] = {"blocks": blocks, "small": small, "bottleneck": bottleneck}
+    if bottleneck:
+        groups = inner.shape[0] // inner.shape[1]
+        details |= {"groups": groups, "width_per_group": inner.shape[0] // groups}
+    layers = sum(blocks) * (3 if bottleneck else 2) + 2
+    return Architecture(
+        f"resnet{layers}" + "_modified" * small,
+        layout,
+        _norm_of(weights, "bn1"),
+        width=stem.shape[0],
+        channels=stem.shape[1],
+        classes=head.shape[0],
+        image_size=None,
+        details=details,
+    )
