@@ -16,6 +16,7 @@ from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, s
 from orchestrator.progress import format_duration
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
+from search_spaces.settings import image_tree
 from trainables.config import KNOBS
 from trainables.names import REAL_DATASETS
 
@@ -71,7 +72,9 @@ def _describe_power(plan: Plan) -> Iterator[str]:
     replicates = plan.space.settings.replicates
     levels = len(levels_of(tidy_table(plan, [])))
     pairs = levels * (levels - 1) // 2
-    n_test = REAL_DATASETS[plan.space.settings.data.real]
+    data = plan.space.settings.data
+    tree = image_tree(data)
+    n_test = len(tree.files["evaluation"]) if tree else REAL_DATASETS[data.real]
     yield f"\nDetectable at R = {replicates} replicates ({levels} distinct arms, {pairs} pairs, {n_test} test images):"
     if pairs == 0:
         yield "  one arm has nothing to be compared with."

@@ -11,7 +11,8 @@ from typing import Any
 from orchestrator.cells import Cell, Cells, enumerate_cells, without_effect
 from search_spaces import Space
 from search_spaces.domains import Value
-from trainables.config import KNOBS, TrialConfig, content_hash
+from search_spaces.settings import image_tree
+from trainables.config import KNOBS, TrialConfig, content_hash, data_key
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 1
@@ -82,7 +83,7 @@ class Plan:
             precision=_resolve_precision(fixed.precision, self.resolve_device(cell)),
             threads=cell.settings.resources.cpus,
             device=self.resolve_device(cell),
-            data=content_hash(recipe(cell)),
+            data=data_key(recipe(cell)),
         )
 
     def resolve_device(self, cell: Cell) -> str:
@@ -107,7 +108,7 @@ class Plan:
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
         """Recipes of all prepared data, by key."""
-        return {content_hash(r): r for r in map(recipe, self.cells)}
+        return {data_key(r): r for r in map(recipe, self.cells)}
 
     def rung_epochs(self, cell: Cell) -> list[int]:
         """Epochs at which early stopping looks at a tune trial of a cell."""
@@ -150,9 +151,12 @@ _COPIED = (
 def recipe(cell: Cell) -> dict[str, Any]:
     """What the data of a cell's trials are made from; equal recipes give equal data."""
     settings = cell.settings
+    data = settings.data.model_dump(exclude_none=True)
+    if (tree := image_tree(settings.data)) is not None:
+        data["content"] = tree.key
     return {
         "version": RECIPE_VERSION,
-        "data": settings.data.model_dump(),
+        "data": data,
         "validation": settings.validation.model_dump(by_alias=True),
         "teacher": settings.teacher.model_dump(),
         "views": settings.fixed.views,

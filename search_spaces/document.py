@@ -16,6 +16,7 @@ from search_spaces.settings import (
     Fixed,
     Network,
     OneOf,
+    RealName,
     Resources,
     SpaceSettings,
     Teacher,
@@ -80,7 +81,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
-    values = next((m.values for m in field.metadata if isinstance(m, OneOf | Network)), ())
+    values = next((m.values for m in field.metadata if isinstance(m, OneOf | Network | RealName)), ())
     return f" One of {', '.join(values)}." if values else ""
 
 

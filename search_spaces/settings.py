@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from trainables.names import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
+from trainables.trees import Tree, list_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,21 @@ class Network:
         if name in STUDENTS or re.fullmatch(r"(torchvision|timm)/[\w.-]+", name):
             return name
         raise PydanticCustomError("network", "must be one of {valid}", {"valid": ", ".join(self.values)})
+
+
+class RealName:
+    """Real data by name, or a path (with a slash in it)."""
+
+    values = (*REAL_DATASETS, "PATH/TO/TREE")
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """How pydantic checks it."""
+        return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
+
+    def _check(self, name: str) -> str:
+        if name in REAL_DATASETS or "/" in name:
+            return name
+        raise PydanticCustomError("real", "must be one of {valid}", {"valid": ", ".join(self.values)})
 
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -104,7 +120,14 @@ class Distilled(Settings):
 class Data(Settings):
     """Real data and the distilled set."""
 
-    real: Annotated[str, OneOf(tuple(REAL_DATASETS))] = Field(description="Real data for teacher, validation and test.")
+    real: Annotated[str, RealName()] = Field(
+        description="Real data for teacher, validation and test: a name, or the folder of an image tree."
+    )
+    image_size: PositiveInt | None = Field(None, description="Side in pixels to which a tree's images are brought.")
+    class_order: list[str] | None = Field(
+        None, description="A tree's class folders in the order of their labels; none sorts names, numbers as numbers."
+    )
+    flips: bool | None = Field(None, description="A tree's mirrored images keep their class; none means true.")
     distilled: Distilled = Field(Distilled(), description="What students are trained on.")
 
 
@@ -184,3 +207,14 @@ class SpaceSettings(Settings):
     early_stopping: EarlyStopping | None = Field(None, description="Stratified ASHA; absent means every trial ends.")
     validation: Validation = Field(Validation(), description="The split that settings are chosen on.")
     resources: Resources = Field(Resources(), description="What one trial occupies.")
+
+
+def image_tree(data: Data) -> Tree | None:
+    """The tree that holds the real data, listed; None for data with a name of their own.
+
+    Raises:
+        ValueError: If the folder is no image tree.
+    """
+    if data.real in REAL_DATASETS:
+        return None
+    return list_tree(data.real, tuple(data.class_order) if data.class_order else None)

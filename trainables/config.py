@@ -182,6 +182,18 @@ def content_hash(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def data_key(recipe: object) -> str:
+    """Hash of a recipe of data; where the content of a path is known, the path itself does not count."""
+    return content_hash(_without_paths(recipe))
+
+
+def _without_paths(value: object) -> object:
+    if isinstance(value, Mapping):
+        hidden = {"real"} if "content" in value else set()
+        return {k: _without_paths(v) for k, v in value.items() if k not in hidden}
+    return value
+
+
 def _canonical(value: object) -> object:
     """Numbers and containers in one spelling: 1 and 1.0 are equal, tuples are lists."""
     if isinstance(value, Mapping):

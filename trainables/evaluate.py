@@ -7,12 +7,14 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from trainables.splits import Split
+
 EVALUATION_BATCH: Final = {"cpu": 128, "cuda": 2048}  # small batches stay in a CPU's cache
 
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits (n, C) of images (n, channels, H, W) in evaluation mode; restores the mode."""
+    """Logits (n, C) of ready images (n, channels, H, W) in evaluation mode; restores the mode."""
     was_training = model.training
     model.eval()
     logits = torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH[images.device.type])])
@@ -20,7 +22,11 @@ def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Fraction of images (n, channels, H, W) whose largest logit is their label (n,)."""
-    hits = (predict_logits(model, images).argmax(dim=1) == labels).sum().item()
-    return hits / len(labels)
+def accuracy(model: nn.Module, split: Split) -> float:
+    """Fraction of a split's images whose largest logit is their label."""
+    size = EVALUATION_BATCH[split.images.device.type]
+    hits = torch.zeros((), dtype=torch.long, device=split.images.device)
+    for first in range(0, len(split), size):
+        part = slice(first, first + size)
+        hits += (predict_logits(model, split.batch(part)).argmax(dim=1) == split.labels[part]).sum()
+    return hits.item() / len(split)

@@ -19,13 +19,16 @@ import numpy as np
 import torch
 
 from trainables.augment import Augmentation
-from trainables.config import content_hash
+from trainables.config import data_key
+from trainables.data.decode import decode_tree
 from trainables.data.distilled import choose_random
 from trainables.data.labels import build_label_bank
-from trainables.data.real import RealData, load_real, normalise
+from trainables.data.real import RealData, load_real, load_tree, normalise
 from trainables.data.teacher import make_teacher, train_teacher
 from trainables.evaluate import accuracy
 from trainables.models import ModelShape
+from trainables.names import REAL_DATASETS
+from trainables.trees import list_tree
 from trainables.trial import TrialData
 
 Say = Callable[[str], None]
@@ -45,7 +48,7 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
     """
     entry = cache / f"data-{key}"
     if not (entry / "about.json").exists():
-        real = normalise(load_real(recipe["data"]["real"], validation_frac=recipe["validation"]["frac"]))
+        real = normalise(_real(recipe["data"], recipe["validation"]["frac"], cache, say))
         distilled = recipe["data"]["distilled"]
         chosen = choose_random(real.train, ipc=distilled["ipc"], classes=real.classes, seed=distilled["seed"])
         teacher, about = _teacher(recipe, real, cache, say)
@@ -62,12 +65,22 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
     return dict(json.loads((entry / "about.json").read_text()))
 
 
+def _real(data: Mapping[str, Any], validation_frac: float, cache: Path, say: Say) -> RealData:
+    """Real data by name, or from a tree, decoded once."""
+    if data["real"] in REAL_DATASETS:
+        return load_real(data["real"], validation_frac=validation_frac)
+    tree = list_tree(data["real"], tuple(data["class_order"]) if "class_order" in data else None)
+    arrays = decode_tree(tree, image_size=data["image_size"], cache=cache, say=say)
+    return load_tree(arrays, classes=len(tree.classes), flips=data.get("flips", True), validation_frac=validation_frac)
+
+
 def _teacher(
     recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The recipe's teacher and its accuracies, from the cache or trained now."""
-    wanted = {name: recipe[name] for name in ("version", "teacher", "validation")} | {"real": recipe["data"]["real"]}
-    entry = cache / f"teacher-{content_hash(wanted)}"
+    wanted = {name: recipe[name] for name in ("version", "teacher", "validation")}
+    wanted |= {key: value for key, value in recipe["data"].items() if key != "distilled"}
+    entry = cache / f"teacher-{data_key(wanted)}"
     settings, training = recipe["teacher"], recipe["teacher"]["train"]
     shape = ModelShape(real.train.images.shape[1], real.classes, real.train.images.shape[-1])
     model = make_teacher(settings["model"], shape, width=settings["width"], norm=settings["norm"])
@@ -75,8 +88,8 @@ def _teacher(
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
         train_teacher(real.train, model, Augmentation("dsa", real.flips, real.background), **training)
         about = {
-            "teacher_validation_accuracy": accuracy(model, real.validation.images, real.validation.labels),
-            "teacher_test_accuracy": accuracy(model, real.test.images, real.test.labels),
+            "teacher_validation_accuracy": accuracy(model, real.validation),
+            "teacher_test_accuracy": accuracy(model, real.test),
         }
         with _new_entry(entry) as folder:
             torch.save(model.state_dict(), folder / "teacher.pt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainables.config import TrialConfig
 from trainables.data.labels import LabelBank
-from trainables.data.real import Split
 from trainables.evaluate import accuracy
 from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
 from trainables.models import ModelShape, make_model
 from trainables.optim import make_average, make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
+from trainables.splits import Split, as_tensor
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
@@ -35,8 +34,8 @@ class TrialData:
 
     Attributes:
         bank: Views, teacher logits, hard labels.
-        validation: Real images for choosing, normalised.
-        test: Real images for the final number, normalised.
+        validation: Real images for choosing.
+        test: Real images for the final number.
     """
 
     bank: LabelBank
@@ -46,11 +45,12 @@ class TrialData:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: str) -> TrialData:
         """Wrap prepared arrays without copying them (on a CPU); see `TrialData.to_arrays` for the names."""
-        t = {name: _as_tensor(array).to(device) for name, array in arrays.items()}
+        t = {name: as_tensor(array).to(device) for name, array in arrays.items()}
+        pixels = (t.get("pixel_mean"), t.get("pixel_std"))
         return cls(
             LabelBank(t["bank_images"], t["bank_logits"], t["bank_hard"]),
-            Split(t["validation_images"], t["validation_labels"]),
-            Split(t["test_images"], t["test_labels"]),
+            Split(t["validation_images"], t["validation_labels"], *pixels),
+            Split(t["test_images"], t["test_labels"], *pixels),
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -64,14 +64,9 @@ class TrialData:
             "test_images": self.test.images,
             "test_labels": self.test.labels,
         }
+        if self.test.mean is not None and self.test.std is not None:
+            tensors |= {"pixel_mean": self.test.mean, "pixel_std": self.test.std}
         return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in tensors.items()}
-
-
-def _as_tensor(array: np.ndarray) -> Tensor:
-    """A tensor on the same memory. Shared arrays are read-only; torch warns of that, and trials only read."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 @dataclass(slots=True)
@@ -209,6 +204,6 @@ def _evaluate(config: TrialConfig, data: TrialData, state: TrialState, *, diverg
     if diverged:
         chance = 1 / data.bank.logits.shape[-1]
         return chance, chance if wants_test else None
-    validation = accuracy(state.student, data.validation.images, data.validation.labels)
-    test = accuracy(state.student, data.test.images, data.test.labels) if wants_test else None
+    validation = accuracy(state.student, data.validation)
+    test = accuracy(state.student, data.test) if wants_test else None
     return validation, test

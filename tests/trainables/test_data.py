@@ -24,6 +24,7 @@ from trainables.models import ModelShape
 from trainables.names import REAL_DATASETS
 from trainables.prepare import prepare
 from trainables.seeding import make_generator
+from trainables.splits import Split
 
 
 def neutral(n: int, **changed: float) -> DsaParameters:
@@ -135,7 +136,7 @@ def test_accuracy_is_the_share_of_hits() -> None:
     """Logits are the images themselves: argmax 1, 0; labels 1, 1; one of two."""
     model = torch.nn.Flatten()
     images = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(2, 1, 1, 2)
-    assert accuracy(model, images, torch.tensor([1, 1])) == 0.5
+    assert accuracy(model, Split(images, torch.tensor([1, 1]))) == 0.5
 
 
 def test_prepared_data_are_cached_and_mapped(prepared_cache: Path) -> None:

@@ -174,8 +174,8 @@ def test_bf16_stays_close_to_fp32(config: TrialConfig, data: TrialData) -> None:
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_every_student_gives_logits(name: str) -> None:
-    model = make_model(name, ModelShape(3, 5, 32), width=4, norm="batch")
-    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+    model = make_model(name, ModelShape(3, 5, 64), width=4, norm="batch")
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
 
 
 def test_unknown_names_and_small_images_raise() -> None:

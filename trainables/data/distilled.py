@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.data.real import Split
 from trainables.seeding import make_generator
+from trainables.splits import Split
 
 
 def choose_random(train: Split, *, ipc: int, classes: int, seed: int) -> Split:
@@ -22,7 +22,7 @@ def choose_random(train: Split, *, ipc: int, classes: int, seed: int) -> Split:
     generator = make_generator("random distilled set", seed)
     chosen = [_choose_class(train.labels, label, ipc, generator) for label in range(classes)]
     index = torch.cat(chosen)
-    return Split(train.images[index], train.labels[index])
+    return Split(train.batch(index), train.labels[index])
 
 
 def _choose_class(labels: Tensor, label: int, ipc: int, generator: torch.Generator) -> Tensor:

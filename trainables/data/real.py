@@ -11,17 +11,10 @@ import torch
 from torch import Tensor
 
 from trainables.names import REAL_DATASETS
+from trainables.splits import Split, as_tensor
 
 SPLIT_SEED: Final = 2024
 TEST_FRAC: Final = 1 / 3
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Images (n, channels, H, W) in [0, 1] and labels (n,) in 0 .. C - 1."""
-
-    images: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +40,7 @@ def load_real(name: str, *, validation_frac: float) -> RealData:
     """Load a real dataset by name; the split depends on nothing but `validation_frac`.
 
     Args:
-        name: A name of REAL_DATASETS.
+        name: A name of REAL_DATASETS; see `load_tree` for images on disk.
         validation_frac: Share of the training images held out for choosing settings, in (0, 1).
 
     Raises:
@@ -59,7 +52,9 @@ def load_real(name: str, *, validation_frac: float) -> RealData:
 
 
 def normalise(real: RealData) -> RealData:
-    """The same data with zero mean and unit deviation per channel of the training split."""
+    """The same data with zero mean and unit deviation per channel of the training split; bytes stay bytes."""
+    if real.train.images.dtype == torch.uint8:
+        return _normalise_bytes(real)
     mean = real.train.images.mean(dim=(0, 2, 3)).view(-1, 1, 1)
     std = real.train.images.std(dim=(0, 2, 3)).view(-1, 1, 1)
     train, validation, test = (
@@ -67,6 +62,44 @@ def normalise(real: RealData) -> RealData:
     )
     background = (real.background - mean.flatten()) / std.flatten()
     return RealData(train, validation, test, real.classes, real.flips, background)
+
+
+def _normalise_bytes(real: RealData) -> RealData:
+    """Give every split of bytes the training split's mean and deviation, counted from a histogram."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([_histogram(real.train.images, c) for c in range(real.train.images.shape[1])])
+    shares = counts / counts.sum(dim=1, keepdim=True)
+    mean = shares @ levels
+    std = (shares @ levels**2 - mean**2).clamp_min(1e-12).sqrt()
+    mean, std = mean.float(), std.float()
+    train, validation, test = (
+        Split(split.images, split.labels, mean, std) for split in (real.train, real.validation, real.test)
+    )
+    return RealData(train, validation, test, real.classes, real.flips, (real.background - mean) / std)
+
+
+def _histogram(images: Tensor, channel: int) -> Tensor:
+    """How often each byte occurs in a channel, part by part, so that a mapped file is never in memory whole."""
+    parts = (part[:, channel].flatten().int() for part in images.split(10_000))
+    return torch.stack([torch.bincount(part, minlength=256) for part in parts]).sum(dim=0).double()
+
+
+def load_tree(arrays: Mapping[str, np.ndarray], *, classes: int, flips: bool, validation_frac: float) -> RealData:
+    """Real data from decoded images; see `decode_tree`.
+
+    Validation is split from the training part; the evaluation part is the test split.
+
+    Args:
+        arrays: {part}_images and {part}_labels of the parts "train" and "evaluation".
+        classes: C.
+        flips: Mirrored images keep their class.
+        validation_frac: Share of the training part that validation is split from, in (0, 1).
+    """
+    labels = arrays["train_labels"]
+    rest, held_out = _split_stratified(labels, validation_frac)
+    train, validation = (_take(arrays["train_images"], labels, index) for index in (rest, held_out))
+    test = _wrap(arrays["evaluation_images"], arrays["evaluation_labels"])
+    return RealData(train, validation, test, classes, flips, torch.zeros(train.images.shape[1]))
 
 
 def _load_digits(validation_frac: float) -> RealData:
@@ -91,7 +124,11 @@ def _split_stratified(labels: np.ndarray, frac: float) -> tuple[np.ndarray, np.n
 
 
 def _take(images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Split:
-    return Split(torch.from_numpy(images[index]), torch.from_numpy(labels[index].astype(np.int64)))
+    return _wrap(images[index], labels[index])
+
+
+def _wrap(images: np.ndarray, labels: np.ndarray) -> Split:
+    return Split(as_tensor(images), as_tensor(labels.astype(np.int64)))
 
 
 _LOADERS: Final[Mapping[str, Callable[[float], RealData]]] = {"digits": _load_digits}

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainables.augment import Augmentation
-from trainables.data.real import Split
 from trainables.models import ModelShape, make_model
 from trainables.optim import make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
+from trainables.splits import Split
 
 
 def make_teacher(name: str, shape: ModelShape, *, width: int, norm: str) -> nn.Module:
@@ -25,7 +25,7 @@ def train_teacher(  # noqa: PLR0913 (three hyperparameters by name)
     """Train a network on real images with cross-entropy, AdamW and the multistep schedule.
 
     Args:
-        train: Normalised images and labels.
+        train: Images and labels.
         model: Freshly initialised.
         augmentation: Of every batch.
         epochs: Passes over the training split.
@@ -40,7 +40,7 @@ def train_teacher(  # noqa: PLR0913 (three hyperparameters by name)
     generator = make_generator("teacher batches", 0)
     for _ in range(epochs):
         for index in torch.randperm(len(train.labels), generator=generator).split(batch_size):
-            loss = F.cross_entropy(model(augmentation.apply(train.images[index], generator)), train.labels[index])
+            loss = F.cross_entropy(model(augmentation.apply(train.batch(index), generator)), train.labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,0 +1,98 @@
+"""Decode image trees once per machine into uint8 arrays that every process on it maps."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from trainables.config import content_hash
+from trainables.trees import Tree
+
+CHUNK: Final = 500
+
+
+def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+    """Images and labels of every part, memory-mapped; decoded now unless the cache has them.
+
+    Args:
+        tree: What to decode.
+        image_size: Side in pixels; other images are resized by their shorter side and cropped in the middle.
+        cache: Folder of entries.
+        say: Told what takes long.
+
+    Returns:
+        {part}_images uint8 (n, channels, size, size) and {part}_labels int64 (n,), for each part of the tree. One
+        channel if the first image has one, else three.
+
+    Raises:
+        ValueError: If a file is no image.
+    """
+    entry = cache / f"real-{content_hash([tree.key, image_size])}"
+    if not entry.exists():
+        count = sum(len(files) for files in tree.files.values())
+        say(f"decoding {count} images of {tree.root} at {image_size} x {image_size} pixels")
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=cache))
+        try:
+            for part, files in tree.files.items():
+                _decode_part(tree.root, files, image_size, folder / f"{part}_images.npy")
+                np.save(folder / f"{part}_labels.npy", np.array([label for _, label in files], dtype=np.int64))
+            folder.replace(entry)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(entry.glob("*.npy"))}
+
+
+def _decode_part(root: Path, files: Sequence[tuple[str, int]], size: int, out: Path) -> None:
+    """Write one part's images, decoded by all cores."""
+    with _open(root / files[0][0]) as image:
+        mode = "L" if image.mode in ("1", "L") else "RGB"
+    channels = 1 if mode == "L" else 3
+    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint8, shape=(len(files), channels, size, size))
+    paths = [str(root / path) for path, _ in files]
+    jobs = [(paths[first : first + CHUNK], mode, size) for first in range(0, len(paths), CHUNK)]
+    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+        for number, images in enumerate(pool.imap(_decode_chunk, jobs)):
+            array[number * CHUNK : number * CHUNK + len(images)] = images
+    array.flush()
+
+
+def _decode_chunk(job: tuple[list[str], str, int]) -> np.ndarray:
+    paths, mode, size = job
+    return np.stack([_decode(path, mode, size) for path in paths])
+
+
+def _decode(path: str, mode: str, size: int) -> np.ndarray:
+    """One image, (channels, size, size)."""
+    with _open(path) as image:
+        try:
+            image = image.convert(mode)
+        except OSError as err:
+            raise ValueError(f"{path}: damaged image ({err}).") from err
+        if image.size != (size, size):
+            image = _fit(image, size)
+        pixels = np.asarray(image)
+    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+
+
+def _open(path: str | Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (UnidentifiedImageError, OSError) as err:
+        raise ValueError(f"{path}: not an image.") from err
+
+
+def _fit(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side, then crop the middle."""
+    scale = size / min(image.size)
+    image = image.resize((max(size, round(image.width * scale)), max(size, round(image.height * scale))))
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))

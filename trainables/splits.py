@@ -1,0 +1,45 @@
+"""Labelled images as trials read them: ready, or as bytes that are normalised batch by batch."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the same memory. Shared arrays are read-only; torch warns of that, and everyone only reads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+        images: (n, channels, H, W): float32, ready for a network, or uint8, 0 to 255.
+        labels: (n,) in 0 .. C - 1.
+        mean, std: (channels,), of pixels in [0, 1]; needed where images are uint8.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def batch(self, index: Tensor | slice) -> Tensor:
+        """Images ready for a network, float32 (b, channels, H, W)."""
+        images = self.images[index]
+        if images.dtype != torch.uint8:
+            return images
+        assert self.mean is not None
+        assert self.std is not None
+        return (images.float() / 255 - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.labels)

@@ -1,0 +1,96 @@
+"""Image trees on disk: `train/` and `val/` or `test/`, one folder per class. Listing needs no torch.
+
+Class order: folders named by numbers count as those numbers; other names are sorted, unless an order is given.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from trainables.config import content_hash
+
+EVALUATION_FOLDERS: Final = ("test", "val", "valid", "validation")
+IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What a tree holds.
+
+    Attributes:
+        root: Its folder.
+        classes: Folder names in the order of their labels.
+        files: By part ("train", "evaluation"): (path below root, label), sorted by label and path.
+        key: Hash of every path and size in it; files of equal names and sizes count as the same.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    files: Mapping[str, tuple[tuple[str, int], ...]]
+    key: str
+
+
+@lru_cache(maxsize=8)
+def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
+    """The images of a tree.
+
+    Args:
+        root: Folder with `train/` and one of EVALUATION_FOLDERS.
+        class_order: Folder names in the order of their labels; None takes numbers as such and sorts other names.
+
+    Raises:
+        ValueError: If folders are missing, differ between the parts, or hold no images.
+    """
+    folder = Path(root).expanduser()
+    evaluation = next((folder / name for name in EVALUATION_FOLDERS if (folder / name).is_dir()), None)
+    if evaluation is None or not (folder / "train").is_dir():
+        raise ValueError(f"{root}: an image tree has the folders train and one of {', '.join(EVALUATION_FOLDERS)}.")
+    parts = {"train": folder / "train", "evaluation": evaluation}
+    names = {part: _class_folders(path) for part, path in parts.items()}
+    if len({frozenset(found) for found in names.values()}) > 1:
+        odd = sorted(set(names["train"]) ^ set(names["evaluation"]))
+        raise ValueError(f"{root}: class folders of train and {evaluation.name} differ: {odd[:5]}.")
+    classes = _ordered(root, names["evaluation"], class_order)
+    found = {part: list(_files(path, classes, folder)) for part, path in parts.items()}
+    for part, entries in found.items():
+        empty = sorted(set(range(len(classes))) - {label for _, label, _ in entries})
+        if empty:
+            raise ValueError(f"{root}: no images in {parts[part].name}/{classes[empty[0]]}.")
+    files = {part: tuple((path, label) for path, label, _ in entries) for part, entries in found.items()}
+    return Tree(folder, classes, files, content_hash([list(classes), found]))
+
+
+def _class_folders(path: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _ordered(root: str, names: Sequence[str], order: Sequence[str] | None) -> tuple[str, ...]:
+    """Class folders in the order of their labels."""
+    if order is not None:
+        if sorted(order) != sorted(names):
+            odd = sorted(set(order) ^ set(names))
+            raise ValueError(f"{root}: class_order must name every class folder once; it differs in {odd[:5]}.")
+        return tuple(order)
+    if all(re.fullmatch(r"\d+", name) for name in names):
+        numbers = sorted(map(int, names))
+        if numbers != list(range(len(names))):
+            raise ValueError(f"{root}: class folders are numbers but not 0 to {len(names) - 1}; give class_order.")
+        return tuple(sorted(names, key=int))
+    if len(names) < 2:
+        raise ValueError(f"{root}: a dataset has at least 2 class folders, got {list(names)}.")
+    return tuple(sorted(names))
+
+
+def _files(path: Path, classes: Sequence[str], root: Path) -> Iterator[tuple[str, int, int]]:
+    """(path below root, label, bytes) of every image, by label and name."""
+    for label, name in enumerate(classes):
+        entries = sorted(os.scandir(path / name), key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.name.lower().endswith(IMAGE_SUFFIXES):
+                yield str(Path(entry.path).relative_to(root)), label, entry.stat().st_size
