@@ -34,6 +34,18 @@ def prepare_recipes(recipes: Mapping[str, Mapping[str, Any]], cache: Path, say: 
     return {key: json.loads(path.read_text()) for key, path in known.items()}
 
 
+def doubts_about(about: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a teacher, in words; nothing if it does better than chance, 1 / C, by a tenth of the rest."""
+    chance = 1 / about["classes"]
+    least = chance + (1 - chance) / 10
+    accuracies = {split: about[f"teacher_{split}_accuracy"] for split in ("validation", "distilled")}
+    return [
+        f"the teacher's accuracy on the {split} images is {value:.1%}, near chance ({chance:.1%})."
+        for split, value in accuracies.items()
+        if value < least
+    ]
+
+
 def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]]:
     """Measured cost of each class of trials, by cost class; measures what the cache lacks.
 

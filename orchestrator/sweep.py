@@ -14,7 +14,7 @@ from orchestrator.home import Home, SweepFolder, write_json
 from orchestrator.journal import Journal, read_journal
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.plan import Plan, difference
-from orchestrator.prepare import Say, prepare_data, probe_costs
+from orchestrator.prepare import Say, doubts_about, prepare_data, probe_costs
 from orchestrator.table import tidy_table
 from search_spaces import ConfigError, Space, load_space
 from search_spaces.settings import NAME_PATTERN
@@ -189,11 +189,20 @@ class Sweep:
             conductor.listeners += [mirror.hear, *self.listeners]
             if not conductor.search.finished:
                 self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)
+                self._self_test(force=options.force)
                 if on_ready:
                     on_ready(conductor)
                 self._execute(conductor, options)
         self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
         self.facts["tracking_cpu_s"] = self.facts.get("tracking_cpu_s", 0.0) + mirror.cpu_s
+
+    def _self_test(self, *, force: bool) -> None:
+        """Refuse a teacher that knows nothing of the images: the usual signs of a wrong class order or normalisation."""
+        problems = [problem for about in self.facts["data"].values() for problem in doubts_about(about)]
+        if problems and not force:
+            raise ConfigError([*problems, "Check class_order, and the teacher's mean and std; --force runs it anyway."])
+        for problem in problems:
+            self.say(problem)
 
     def _execute(self, conductor: Conductor, options: RunOptions) -> None:
         if options.local:

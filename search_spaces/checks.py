@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from search_spaces.domains import Domain, Value, parse_domain
 from search_spaces.errors import ConfigError
-from search_spaces.settings import Fixed, SpaceSettings, image_tree
+from search_spaces.settings import Data, Fixed, SpaceSettings, file_hash, image_tree
 from search_spaces.space import Arm, Nuisance, Space, axis_path, put
 from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
 from trainables.names import CONVNETS, IMAGE_SIZES, NORM_GROUPS, RESNET_NORMS
@@ -53,7 +53,10 @@ class _Checks:
         axes = self._axes()
         arms = self._arms(axes.pop("loss", None))
         nuisance, draws = self._nuisance(arms, axes)
-        if settings is None or self.problems or not self._tree_is_there(settings):
+        if settings is None or self.problems:
+            return None
+        self._files_are_there(settings)
+        if self.problems:
             return None
         self._networks_fit(settings, axes)
         self._cross_checks(settings, axes, nuisance)
@@ -209,25 +212,38 @@ class _Checks:
         fixed = self.document.get("fixed")
         return (fixed if isinstance(fixed, dict) else {}).get(key, Fixed.model_fields[key].default)
 
-    def _tree_is_there(self, settings: SpaceSettings) -> bool:
-        """Images on disk can be listed, and have a size; data with a name take no settings of trees."""
-        data, before = settings.data, len(self.problems)
+    def _files_are_there(self, settings: SpaceSettings) -> None:
+        """A teacher has a network or weights; images on disk can be listed, and have a size."""
+        teacher = settings.teacher
+        if teacher.model is None and not teacher.weights:
+            self.problems.append("teacher: give a model, which is then trained, or weights (checkpoint files).")
+        if (teacher.mean is None) != (teacher.std is None):
+            self.problems.append("teacher: mean and std belong together; give both or none.")
+        for path in teacher.weights or ():
+            try:
+                file_hash(path)
+            except (ValueError, OSError) as err:
+                self.problems.append(f"teacher.weights: {err}")
+        self._check_tree(settings.data)
+
+    def _check_tree(self, data: Data) -> None:
+        """Data with a name take no settings of trees."""
         try:
             tree = image_tree(data)
         except (ValueError, OSError) as err:
             self.problems.append(f"data.real: {err}")
-            return False
+            return
         if tree is not None and data.image_size is None:
             self.problems.append("data.image_size: missing; give the side in pixels of the tree's images.")
         for key in ("image_size", "class_order", "flips") if tree is None else ():
             if getattr(data, key) is not None:
                 self.problems.append(f"data.{key}: only for an image tree; {data.real} has its own.")
-        return len(self.problems) == before
 
     def _networks_fit(self, settings: SpaceSettings, axes: Mapping[str, Any]) -> None:
         """A convnet halves its image once per layer; group norm splits its channels."""
         size = IMAGE_SIZES.get(settings.data.real) or settings.data.image_size or 1
-        named = {"teacher.model": [settings.teacher.model], "student": axes.get("student", [settings.fixed.student])}
+        trained = [settings.teacher.model] if settings.teacher.model and not settings.teacher.weights else []
+        named = {"teacher.model": trained, "student": axes.get("student", [settings.fixed.student])}
         for where, names in named.items():
             for name in names:
                 if 2 ** CONVNETS.get(name, 0) > size:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from trainables.names import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
@@ -142,10 +145,26 @@ class TeacherTraining(Settings):
 class Teacher(Settings):
     """The network whose logits are the soft labels."""
 
-    model: Annotated[str, Network()] = Field(description="Network of the teacher.")
-    width: PositiveInt = Field(128, description="Channels per convolution.")
-    norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer.")
-    train: TeacherTraining = Field(TeacherTraining(), description="How it is trained.")
+    model: Annotated[str, Network()] | None = Field(
+        None, description="Network of the teacher; published checkpoints tell theirs by their keys."
+    )
+    weights: list[str] | None = Field(
+        None, description="Checkpoint files; several are an ensemble (mean logits). `teacher: PATH` is short for one."
+    )
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None, description="Per channel, of pixels in [0, 1], as the teacher was trained; none: as students see them."
+    )
+    std: list[Positive] | None = Field(None, description="Per channel, to go with `mean`.")
+    width: PositiveInt = Field(128, description="Channels per convolution of a convnet that is trained here.")
+    norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer of one that is trained here.")
+    train: TeacherTraining = Field(TeacherTraining(), description="How it is trained, if there are no weights.")
+
+
+def _spelled_out(teacher: object) -> object:
+    """`teacher: PATH` and `teacher: [PATH, PATH]` as mappings."""
+    if isinstance(teacher, str):
+        return {"weights": [teacher]}
+    return {"weights": teacher} if isinstance(teacher, list) else teacher
 
 
 class Validation(Settings):
@@ -187,7 +206,9 @@ class SpaceSettings(Settings):
         description="Letters, digits, - and _; the default name of the sweep."
     )
     data: Data = Field(description="Real data and the distilled set.")
-    teacher: Teacher = Field(description="The network whose logits are the soft labels.")
+    teacher: Annotated[Teacher, BeforeValidator(_spelled_out)] = Field(
+        description="The network whose logits are the soft labels."
+    )
     scientific: dict[str, Any] = Field(
         description="Axes of the landscape: `loss`, any key of `fixed`, or a dotted key such as data.distilled.ipc."
     )
@@ -207,6 +228,24 @@ class SpaceSettings(Settings):
     early_stopping: EarlyStopping | None = Field(None, description="Stratified ASHA; absent means every trial ends.")
     validation: Validation = Field(Validation(), description="The split that settings are chosen on.")
     resources: Resources = Field(Resources(), description="What one trial occupies.")
+
+
+def file_hash(path: str) -> str:
+    """SHA-256 of a file, read once as long as it does not change.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    place = Path(path).expanduser()
+    if not place.is_file():
+        raise ValueError(f"{path}: no such file.")
+    return _hash_of(place, place.stat().st_mtime_ns, place.stat().st_size)
+
+
+@lru_cache
+def _hash_of(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def image_tree(data: Data) -> Tree | None:

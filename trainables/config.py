@@ -189,9 +189,9 @@ def data_key(recipe: object) -> str:
 
 def _without_paths(value: object) -> object:
     if isinstance(value, Mapping):
-        hidden = {"real"} if "content" in value else set()
+        hidden = {"real", "path"} if "content" in value else set()
         return {k: _without_paths(v) for k, v in value.items() if k not in hidden}
-    return value
+    return [_without_paths(item) for item in value] if isinstance(value, list) else value
 
 
 def _canonical(value: object) -> object:

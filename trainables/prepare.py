@@ -24,10 +24,10 @@ from trainables.data.decode import decode_tree
 from trainables.data.distilled import choose_random
 from trainables.data.labels import build_label_bank
 from trainables.data.real import RealData, load_real, load_tree, normalise
-from trainables.data.teacher import make_teacher, train_teacher
+from trainables.data.teacher import load_teacher, make_teacher, train_teacher
 from trainables.evaluate import accuracy
 from trainables.models import ModelShape
-from trainables.names import REAL_DATASETS
+from trainables.names import REAL_DATASETS, STUDENTS
 from trainables.trees import list_tree
 from trainables.trial import TrialData
 
@@ -51,7 +51,9 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
         real = normalise(_real(recipe["data"], recipe["validation"]["frac"], cache, say))
         distilled = recipe["data"]["distilled"]
         chosen = choose_random(real.train, ipc=distilled["ipc"], classes=real.classes, seed=distilled["seed"])
-        teacher, about = _teacher(recipe, real, cache, say)
+        make = _loaded_teacher if "weights" in recipe["teacher"] else _trained_teacher
+        teacher, about = make(recipe, real, cache, say)
+        about["teacher_distilled_accuracy"] = accuracy(teacher, chosen)
         augmentation = Augmentation(recipe["augment"], real.flips, real.background)
         bank = build_label_bank(chosen.images, chosen.labels, teacher, views=recipe["views"], augmentation=augmentation)
         arrays = TrialData(bank, real.validation, real.test).to_arrays()
@@ -74,7 +76,28 @@ def _real(data: Mapping[str, Any], validation_frac: float, cache: Path, say: Say
     return load_tree(arrays, classes=len(tree.classes), flips=data.get("flips", True), validation_frac=validation_frac)
 
 
-def _teacher(
+def _loaded_teacher(
+    recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The recipe's checkpoints and their accuracies."""
+    wanted = recipe["teacher"]
+    name = None if wanted.get("model") in STUDENTS else wanted.get("model")
+    constants = {key: wanted[key] for key in ("mean", "std") if key in wanted}
+    paths = [Path(file["path"]).expanduser() for file in wanted["weights"]]
+    teacher = load_teacher(paths, real, name=name, **constants)
+    about = _accuracies(teacher, real)
+    say(f"teacher from {', '.join(map(str, paths))}: test accuracy {about['teacher_test_accuracy']:.4f}")
+    return teacher, about
+
+
+def _accuracies(teacher: torch.nn.Module, real: RealData) -> dict[str, Any]:
+    return {
+        "teacher_validation_accuracy": accuracy(teacher, real.validation),
+        "teacher_test_accuracy": accuracy(teacher, real.test),
+    }
+
+
+def _trained_teacher(
     recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The recipe's teacher and its accuracies, from the cache or trained now."""
@@ -87,10 +110,7 @@ def _teacher(
     if not (entry / "about.json").exists():
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
         train_teacher(real.train, model, Augmentation("dsa", real.flips, real.background), **training)
-        about = {
-            "teacher_validation_accuracy": accuracy(model, real.validation),
-            "teacher_test_accuracy": accuracy(model, real.test),
-        }
+        about = _accuracies(model, real)
         with _new_entry(entry) as folder:
             torch.save(model.state_dict(), folder / "teacher.pt")
             (folder / "about.json").write_text(json.dumps(about))

@@ -26,6 +26,7 @@ class RealData:
         classes: C.
         flips: Mirrored images keep their class.
         background: (channels,) value of a blank pixel.
+        mean, std: (channels,) that ready images were normalised with; 0 and 1 before `normalise`.
     """
 
     train: Split
@@ -34,6 +35,8 @@ class RealData:
     classes: int
     flips: bool
     background: Tensor
+    mean: Tensor
+    std: Tensor
 
 
 def load_real(name: str, *, validation_frac: float) -> RealData:
@@ -61,7 +64,7 @@ def normalise(real: RealData) -> RealData:
         Split((split.images - mean) / std, split.labels) for split in (real.train, real.validation, real.test)
     )
     background = (real.background - mean.flatten()) / std.flatten()
-    return RealData(train, validation, test, real.classes, real.flips, background)
+    return RealData(train, validation, test, real.classes, real.flips, background, mean.flatten(), std.flatten())
 
 
 def _normalise_bytes(real: RealData) -> RealData:
@@ -75,7 +78,8 @@ def _normalise_bytes(real: RealData) -> RealData:
     train, validation, test = (
         Split(split.images, split.labels, mean, std) for split in (real.train, real.validation, real.test)
     )
-    return RealData(train, validation, test, real.classes, real.flips, (real.background - mean) / std)
+    background = (real.background - mean) / std
+    return RealData(train, validation, test, real.classes, real.flips, background, mean, std)
 
 
 def _histogram(images: Tensor, channel: int) -> Tensor:
@@ -99,7 +103,8 @@ def load_tree(arrays: Mapping[str, np.ndarray], *, classes: int, flips: bool, va
     rest, held_out = _split_stratified(labels, validation_frac)
     train, validation = (_take(arrays["train_images"], labels, index) for index in (rest, held_out))
     test = _wrap(arrays["evaluation_images"], arrays["evaluation_labels"])
-    return RealData(train, validation, test, classes, flips, torch.zeros(train.images.shape[1]))
+    zeros = torch.zeros(train.images.shape[1])
+    return RealData(train, validation, test, classes, flips, zeros, zeros, zeros + 1)
 
 
 def _load_digits(validation_frac: float) -> RealData:
@@ -111,7 +116,8 @@ def _load_digits(validation_frac: float) -> RealData:
     rest, test = _split_stratified(labels, TEST_FRAC)
     train, validation = _split_stratified(labels[rest], validation_frac)
     parts = [_take(images, labels, index) for index in (rest[train], rest[validation], test)]
-    return RealData(parts[0], parts[1], parts[2], classes=10, flips=False, background=torch.zeros(1))
+    zero = torch.zeros(1)
+    return RealData(parts[0], parts[1], parts[2], 10, flips=False, background=zero, mean=zero, std=zero + 1)
 
 
 def _split_stratified(labels: np.ndarray, frac: float) -> tuple[np.ndarray, np.ndarray]:
