@@ -70,6 +70,9 @@ def present_token() -> None:
 def connected(address: str | None) -> Iterator[str | None]:
     """A connection to a Ray cluster, or to a new local one; gives the dashboard's address.
 
+    Without an address RAY_ADDRESS counts (`ray job submit` sets it), else a new cluster is started here. Left to
+    itself, Ray would look for the one last started on this machine, and wait for it although it is long gone.
+
     Raises:
         ConfigError: If no cluster answers at the address.
     """
@@ -79,7 +82,12 @@ def connected(address: str | None) -> Iterator[str | None]:
         yield ray.get_runtime_context().gcs_address
         return
     try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+        context = ray.init(
+            address=address or os.environ.get("RAY_ADDRESS") or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            ignore_reinit_error=True,
+        )
     except (ConnectionError, ValueError) as err:
         raise ConfigError(
             f"no Ray cluster answers at {address!r}: {err}. If it wants a token: `ray get-auth-token` there prints "

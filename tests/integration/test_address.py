@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -41,16 +43,17 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     token.write_text("0123456789abcdef" * 4)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     environment["RAY_AUTH_TOKEN_PATH"] = str(token)
-    port = free_port()
+    port, folder = free_port(), tempfile.mkdtemp(prefix="ray-")  # a short path: it holds sockets
     head = subprocess.Popen(
         [BIN / "ray", "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"],
-        env={**environment, "RAY_AUTH_MODE": "token"},
+        env={**environment, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     yield f"127.0.0.1:{port}", environment
     head.terminate()
     head.wait(30)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -108,3 +111,20 @@ def check_server(server: str, table: pd.DataFrame) -> None:
     (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert files == {"plan.json", "journal.jsonl", "space.yaml", "report"}
+
+
+def test_the_address_of_a_cluster_that_is_gone_does_not_matter(
+    tiny: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    """Ray notes the address of the cluster last started on a machine, and without an address would wait for it."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    (folder / "ray").mkdir()
+    (folder / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
+    del tiny["nuisance"]
+    space = tmp_path / "tiny.yaml"
+    space.write_text(yaml.safe_dump(tiny))
+    command = [sys.executable, "-m", "orchestrator.cli", "run", str(space), "--home", str(home), "--tracking-uri=off"]
+    environment = {**os.environ, "RAY_TMPDIR": str(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=90)
+    shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
