@@ -149,7 +149,11 @@ def table(
         with _writing(to):
             frame.to_parquet(to)
         return
-    text = frame.to_csv(index=False) if fmt is TableFormat.csv else frame.to_json(orient="records", indent=1) + "\n"
+    text = (
+        frame.to_csv(index=False)
+        if fmt is TableFormat.csv
+        else frame.to_json(orient="records", indent=1, double_precision=15) + "\n"
+    )
     if to is None:
         sys.stdout.write(text)
     else:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +69,21 @@ def present_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+def require_reachable(address: str | None) -> None:
+    """Refuse HOST:PORT where nothing listens; Ray itself would go on trying for minutes.
+
+    Raises:
+        ConfigError: If no connection is possible.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as err:
+        raise ConfigError(f"--address: nothing answers at {address} ({err}).") from err
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[str | None]:
     """A connection to a Ray cluster, or to a new local one; gives the dashboard's address.
@@ -81,6 +99,7 @@ def connected(address: str | None) -> Iterator[str | None]:
     if ray.is_initialized():  # a notebook that already has its cluster keeps it
         yield ray.get_runtime_context().gcs_address
         return
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(
             address=address or os.environ.get("RAY_ADDRESS") or "local",
@@ -93,6 +112,8 @@ def connected(address: str | None) -> Iterator[str | None]:
             f"no Ray cluster answers at {address!r}: {err}. If it wants a token: `ray get-auth-token` there prints "
             "it, RAY_AUTH_TOKEN here passes it on."
         ) from err
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there, which ends without a word
     try:
         yield context.dashboard_url or None
     finally:

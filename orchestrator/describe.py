@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from orchestrator.cells import Cell
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effect, replicates_needed, smallest_p
@@ -28,8 +30,7 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     plan = sweep.plan
     enumeration, counts = plan.enumeration, plan.trial_counts
     yield f"{plan.name}: {len(plan.cells)} cells, {sum(counts.values())} trials"
-    yield f"  tune     {counts['tune']:5} trials: {plan.space.draws} draws per cell on replicate 0 to find its best"
-    yield f"  confirm  {counts['confirm']:5} trials: the best draw of each cell on replicates 1 to {plan.space.settings.replicates}"
+    yield from _describe_stages(plan)
     yield f"\nA grid over all axes has {enumeration.grid_points} points; {sum(enumeration.merged.values())} repeat another:"
     yield from (f"  {count:4} {reason}" for reason, count in enumeration.merged.items())
     yield "\nCells:"
@@ -38,6 +39,18 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     yield from _describe_stopping(plan)
     yield from _describe_power(plan)
     yield from _describe_cost(sweep, probe=probe, say=say)
+
+
+def _describe_stages(plan: Plan) -> Iterator[str]:
+    counts, replicates = plan.trial_counts, plan.space.settings.replicates
+    which = "the only draw"
+    if plan.has_tune_stage:
+        on = "replicate 0" if len(plan.tune_replicates) == 1 else f"replicates {plan.tune_replicates[-1]} to 0"
+        yield f"  tune     {counts['tune']:5} trials: {plan.space.draws} draws per cell on {on} to find its best"
+        which = "the best draw"
+    yield f"  confirm  {counts['confirm']:5} trials: {which} of each cell on replicates 1 to {replicates}"
+    if "shared" in plan.space.settings.confirm:
+        yield f"  shared   up to {counts['confirm']} more: the best shared draw per optimizer, where it is another one"
 
 
 def _describe_draws(plan: Plan) -> Iterator[str]:
@@ -113,11 +126,17 @@ def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: floa
     table = landscape.table
     counts = ", ".join(f"{count} {status}" for status, count in table.status.value_counts().items())
     yield f"\n{sweep.plan.name}: {counts}; {format_duration(elapsed_s)}"
-    yield "\nArms by test accuracy (mean over contexts, 95 % t interval over replicates, each at its own best draw):"
-    for rank, row in enumerate(ranking(table).to_dict("records"), 1):
+    at = "each at its own best draw" if sweep.plan.has_tune_stage else "all at the same fixed settings"
+    yield f"\nArms by test accuracy (mean over contexts, 95 % t interval over replicates, {at}):"
+    ranked = ranking(table).to_dict("records")
+    if not ranked:
+        yield "  none: no cell has a confirmed trial" + (
+            ", for all of its draws diverged." if _all_diverged(table) else "."
+        )
+    for rank, row in enumerate(ranked, 1):
         yield (
             f"  {rank:2} {row['level']:16} {row['mean']:7.2%}  {_interval(row['low'], row['high'])}  "
-            f"n = {row['n']}, {row['cells']} cells searched"
+            f"n = {row['n']}, {row['cells']} cells"
         )
     summary = summarise_stopping(table, {cell.label: cell.settings.fixed.epochs for cell in sweep.plan.cells})
     if sweep.plan.space.settings.early_stopping:
@@ -126,9 +145,15 @@ def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: floa
         yield f"\nFAILED {failed['trial_id']} {failed['cell']}; its error is in {sweep.folder.journal}"
     yield f"\nReport        {page}"
     yield f"Table         lossatlas table {sweep.plan.name}{_home_option(sweep)}"
-    yield f"MLflow UI     lossatlas ui {sweep.plan.name}{_home_option(sweep)}"
+    if sweep.facts.get("tracking_uri") != "off":
+        yield f"MLflow UI     lossatlas ui {sweep.plan.name}{_home_option(sweep)}"
     if dashboard := sweep.facts.get("dashboard"):
         yield f"Ray dashboard http://{dashboard} while a sweep runs (if it answers 401: `ray get-auth-token`)"
+
+
+def _all_diverged(table: pd.DataFrame) -> bool:
+    tune = table[(table.stage == "tune") & (table.status == "finished")]
+    return len(tune) > 0 and bool(tune.diverged.all())
 
 
 def _interval(low: float, high: float) -> str:

@@ -65,6 +65,13 @@ class Home:
         """The MLflow store that is used where no tracking server is given."""
         return f"sqlite:///{self.store}"
 
+    @contextmanager
+    def store_lock(self) -> Iterator[None]:
+        """Wait for other processes that open the store: MLflow makes its tables without a lock of its own."""
+        with (self.path / "mlflow.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def sweep(self, name: str) -> SweepFolder:
         """The folder of a sweep, which may not exist yet."""
         return SweepFolder(self.path / "sweeps" / name)
@@ -109,8 +116,15 @@ class SweepFolder:
         return self.path / "report"
 
     def read_plan(self) -> dict[str, Any]:
-        """The content of plan.json."""
-        return dict(json.loads(self.plan.read_text()))
+        """The content of plan.json.
+
+        Raises:
+            ConfigError: If the file is damaged.
+        """
+        try:
+            return dict(json.loads(self.plan.read_text()))
+        except ValueError as err:
+            raise ConfigError(f"{self.plan} is damaged ({err}); run the space again under another --name.") from err
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -110,7 +110,7 @@ def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say) 
             say(line.rstrip())
         output = process.stdout.read()
     if process.returncode == 2:
-        raise ConfigError(told[-1])
+        raise ConfigError(output.strip().splitlines()[-1])
     if process.returncode:
         last = "\n".join(told[-20:])
         raise RuntimeError(f"{module} ended with status {process.returncode}; its last lines:\n{last}")

@@ -48,8 +48,8 @@ def rerun_trial(
         raise ConfigError(
             f"no MLflow store at {tracking_uri or place.store}; give the home or the server of the sweep."
         )
-    if save and not save.absolute().parent.is_dir():
-        raise ConfigError(f"--save: there is no folder {save.absolute().parent}.")
+    if save and (save.is_dir() or not save.absolute().parent.is_dir()):
+        raise ConfigError(f"--save: give a file in a folder that exists, got {save}.")
     tracked = fetch_trial(tracking_uri or place.store_uri, run_id)
     place.require_writable()
     config = TrialConfig(**tracked.config)

@@ -19,6 +19,9 @@ from orchestrator.table import tidy_table
 from search_spaces import ConfigError, Space, load_space
 from search_spaces.settings import NAME_PATTERN
 
+#: What MLflow can write to: servers, and databases.
+TRACKERS = ("http://", "https://", "databricks", "sqlite:", "postgresql", "mysql", "mssql")
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -130,6 +133,7 @@ class Sweep:
             ConfigError: If the home cannot be written, the sweep is running elsewhere, or its plan is incompatible.
         """
         options = options or RunOptions()
+        self._check_options(options)
         self.home.require_writable()
         with self.folder.lock():
             self._check_continues(options)
@@ -151,6 +155,19 @@ class Sweep:
             uri = options.tracking_uri or self.home.store_uri
             if problem := log_report(uri, self.folder.tracked, sorted(page.parent.iterdir())):
                 self.say(problem)
+
+    def _check_options(self, options: RunOptions) -> None:
+        """Refuse what cannot work, before anything is written."""
+        from orchestrator.cluster import local_gpu_bytes, require_reachable
+
+        uri = options.tracking_uri
+        if uri is not None and uri != "off" and not uri.startswith(TRACKERS):
+            raise ConfigError(f"--tracking-uri: must be off or begin with one of {', '.join(TRACKERS)}, got {uri!r}.")
+        wants_gpu = any(self.plan.resolve_device(cell) == "cuda" for cell in self.plan.cells)
+        if wants_gpu and options.address is None and not local_gpu_bytes():
+            raise ConfigError("fixed.device: cuda, but this machine has no GPU; use auto or cpu, or --address.")
+        if not options.local:
+            require_reachable(options.address)
 
     def _check_continues(self, options: RunOptions) -> None:
         """Take over what is known of a sweep that continues; refuse a plan that does not contain the stored one."""

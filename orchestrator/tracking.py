@@ -65,7 +65,8 @@ class Store:
     """MLflow's side of one sweep."""
 
     def __init__(self, uri: str, plan: Plan, home: Home) -> None:
-        self._client = _client(uri)
+        with home.store_lock():
+            self._client = _client(uri)  # makes the tables of a new database
         self._uri = uri
         self._plan = plan
         self._home = home

@@ -216,7 +216,9 @@ class SpaceSettings(Settings):
         default_factory=dict, description="Tuned for each cell: numeric keys of `fixed` with a domain, and `draws`."
     )
     fixed: Fixed = Field(Fixed(), description="Everything else; printed in the report as a caveat.")
-    replicates: PositiveInt = Field(10, description="R: seeds of the confirm stage, the same for every cell.")
+    replicates: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        10, description="R: seeds of the confirm stage, the same for every cell."
+    )
     tune_replicates: PositiveInt = Field(1, description="Seeds of the tune stage: 0, -1, ...")
     confirm: list[Literal["best", "shared"]] = Field(
         ["best"], min_length=1, description="Draws confirmed: each cell's best; also the best shared one per optimizer."

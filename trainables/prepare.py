@@ -151,7 +151,7 @@ def main() -> int:
     try:
         about = {key: prepare(key, recipe, cache, say) for key, recipe in json.load(sys.stdin).items()}
     except ValueError as err:
-        print(err, file=sys.stderr)
+        print(err)  # the driver says it, once
         return 2
     print(json.dumps(about))
     return 0

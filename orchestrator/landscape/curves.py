@@ -28,7 +28,7 @@ def learning_curves(table: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -
     )
     out = []
     for level, arms in arm_values(table).groupby("level", sort=False):
-        mine = points[points.cell.isin(arms.cell)]
+        mine = points[points.cell.isin(cell for members in arms.members for cell in members)]
         by_replicate = mine.groupby(["epoch", "replicate"]).value.mean()
         out += [(level, epoch, *mean_interval(x.to_numpy())) for epoch, x in by_replicate.groupby("epoch")]
     return pd.DataFrame(out, columns=["level", "epoch", "mean", "low", "high"])

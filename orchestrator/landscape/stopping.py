@@ -21,7 +21,7 @@ class StoppingSummary:
         audited: Stop decisions that were recorded and not executed.
         audited_won: Audited trials that became their cell's best draw after all.
         won_low, won_high: 95 % Clopper-Pearson interval of that share; NaN without audits.
-        epochs_saved_frac: Share of the `tune` stage's epochs that were not trained.
+        epochs_saved_frac: Share of the `tune` stage's epochs that stopping saved (not: that diverging did).
     """
 
     trials: int
@@ -41,20 +41,22 @@ def summarise_stopping(table: pd.DataFrame, full_epochs: Mapping[str, int]) -> S
         full_epochs: Epochs of a full training, by cell.
     """
     tune = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"])]
-    wanted = tune.cell.map(full_epochs).sum()
+    wanted = sum(full_epochs[cell] for cell in tune.cell)
     audited = tune[tune.audited.astype(bool)]
-    chosen = table[(table.stage == "confirm") & (table.selected != "")][["cell", "draw"]].drop_duplicates()
+    is_best = (table.stage == "confirm") & table.selected.str.contains("best")
+    chosen = table[is_best][["cell", "draw"]].drop_duplicates()
     won = audited.merge(chosen, on=["cell", "draw"])
-    saved = 1 - tune[~tune.diverged.astype(bool)].epochs.sum() / wanted if wanted else 0.0
+    stopped = tune[tune.status == "stopped"]
+    missed = sum(full_epochs[cell] - epochs for cell, epochs in zip(stopped.cell, stopped.epochs, strict=True))
     interval = stats.binomtest(len(won), len(audited)).proportion_ci() if len(audited) else None
     return StoppingSummary(
         trials=len(tune),
-        stopped=int((tune.status == "stopped").sum()),
+        stopped=len(stopped),
         audited=len(audited),
         audited_won=len(won),
         won_low=float(interval.low) if interval else math.nan,
         won_high=float(interval.high) if interval else math.nan,
-        epochs_saved_frac=float(saved),
+        epochs_saved_frac=missed / wanted if wanted else 0.0,
     )
 
 

@@ -46,9 +46,10 @@ def confirmed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def tuned_validation(table: pd.DataFrame) -> pd.Series:
-    """Best mean validation accuracy among a cell's draws in `tune`, by cell; the quantity that arms choose by."""
-    tune = table[(table.stage == "tune") & table.status.isin(["finished"]) & ~table.diverged.astype(bool)]
-    return tune.groupby(["cell", "draw"]).val_accuracy.mean().groupby("cell").max()
+    """Mean validation accuracy in `tune` of the draw that was confirmed, by cell; the quantity that arms choose by."""
+    tune = table[(table.stage == "tune") & (table.status == "finished") & ~table.diverged.astype(bool)]
+    chosen = confirmed(table)[["cell", "draw"]].drop_duplicates()
+    return tune.merge(chosen, on=["cell", "draw"]).groupby("cell").val_accuracy.mean()
 
 
 def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
@@ -56,7 +57,7 @@ def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
 
     Returns:
         One row per cell of the table, in its order: cell, arms, loss, knobs and contexts, n, mean, low, high, sd,
-        diverged (how many of n), validation (best in `tune`).
+        diverged (how many of n), validation (of the confirmed draw in `tune`).
     """
     rows = confirmed(table)
     outcome = ["trial_id", "stage", "replicate", "draw", "status", "stopped_by", "audited", "diverged", "selected"]
@@ -93,11 +94,15 @@ def levels_of(table: pd.DataFrame) -> dict[str, list[str]]:
 def arm_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     """Every level in every context, represented by its cell with the best `tune` validation.
 
+    Where nothing was tuned there is nothing to choose by: the mean of the level's cells represents it.
+
     Returns:
-        One row per level and context: level, contexts, cell, cells (searched), n, mean, low, high, validation.
+        One row per level and context: level, contexts, cell (or "mean of k cells"), members (labels of the cells that
+        represent it), cells (searched), n, mean, low, high, validation.
     """
     contexts = list(table.attrs.get("contexts", []))
-    values = cell_values(table, metric)
+    values, confirm = cell_values(table, metric), confirmed(table)
+    is_tuned = bool((table.stage == "tune").any())
     rows = []
     for level, cells in levels_of(table).items():
         mine = values[values.cell.isin(cells) & (values.n > 0)]
@@ -105,10 +110,15 @@ def arm_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFra
         for key, group in groups:
             if len(group) == 0:
                 continue
-            best = group.iloc[int(group.validation.fillna(-1).to_numpy().argmax())]
-            kept = {name: best[name] for name in ("cell", "n", "mean", "low", "high", "validation")}
-            rows.append({"level": level, **dict(zip(contexts, key, strict=True)), **kept, "cells": len(group)})
-    columns = ["level", *contexts, "cell", "n", "mean", "low", "high", "validation", "cells"]
+            best = group.iloc[[int(group.validation.fillna(-1).to_numpy().argmax())]]
+            used = best if is_tuned else group
+            x = _by_replicate(confirm[confirm.cell.isin(used.cell)], metric)
+            mean, low, high = mean_interval(x.to_numpy())
+            name = used.cell.iloc[0] if len(used) == 1 else f"mean of {len(used)} cells"
+            row = {"level": level, **dict(zip(contexts, key, strict=True)), "cell": name, "members": tuple(used.cell)}
+            row |= {"n": len(x), "mean": mean, "low": low, "high": high, "validation": used.validation.mean()}
+            rows.append({**row, "cells": len(group)})
+    columns = ["level", *contexts, "cell", "members", "n", "mean", "low", "high", "validation", "cells"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -128,7 +138,10 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
         return pd.DataFrame(columns=[*columns, "behind", "behind_low", "behind_high"])
     rows = confirmed(table)
     by_replicate = {
-        str(level): _by_replicate(rows[rows.cell.isin(g.cell)], metric) for level, g in arms.groupby("level")
+        str(level): pd.concat(
+            [_by_replicate(rows[rows.cell.isin(members)], metric) for members in g.members], axis=1, join="inner"
+        ).mean(axis=1)
+        for level, g in arms.groupby("level")
     }
     n_cells, n_contexts = arms.groupby("level").cells.sum(), arms.groupby("level").size()
     values = [

@@ -37,6 +37,11 @@ def caveats(landscape: Landscape) -> Iterator[str]:
     if fixed.get("weight_decay") and "sgd" in str(landscape.plan.space.document):
         yield "A fixed weight decay is not neutral to the scale of a loss under SGD."
     yield "Intervals are over replicates (seeds) and conditional on the draw chosen in the tune stage."
+    if landscape.plan.space.settings.early_stopping and landscape.plan.has_tune_stage:
+        yield (
+            "Early stopping decides by the order in which trials arrive, so a second run of this sweep may stop other "
+            "trials and choose other draws; the metrics of a trial do not depend on it."
+        )
     yield from _missing(landscape)
 
 
@@ -59,7 +64,7 @@ def _missing(landscape: Landscape) -> Iterator[str]:
 def _boundaries(landscape: Landscape, search: TwoStageSearch) -> Iterator[str]:
     """Where the chosen draw is the lowest or highest that was drawn (METHOD 11)."""
     plan = landscape.plan
-    chosen = [(cell, draw) for cell in plan.cells for draw in search.selection(cell)]
+    chosen = [(cell, draw) for cell in plan.cells for draw, why in search.selection(cell).items() if "best" in why]
     for number, factor in enumerate(plan.space.nuisance if plan.space.draws > 2 else ()):
         drawn = [point[number] for point in plan.unit_points]
         for edge, extreme in (("lowest", min(drawn)), ("highest", max(drawn))):

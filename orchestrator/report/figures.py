@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,6 +16,7 @@ _INK = "#8a8f98"  # readable on white and on near-black
 _GRID = "rgba(138, 143, 152, 0.25)"
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol, colour-blind safe
 _SCALE = "Viridis"
+PANELS_PER_ROW = 3
 
 
 def ranking_figure(table: pd.DataFrame) -> go.Figure:
@@ -34,13 +36,13 @@ def ranking_figure(table: pd.DataFrame) -> go.Figure:
             "n = %{customdata[2]}, %{customdata[3]} cells searched<extra></extra>",
         )
     )
-    for number, (key, group) in enumerate(arms.groupby(contexts, sort=False) if contexts else []):
+    for number, (key, group) in enumerate(_by_context(arms, contexts) if contexts else []):
         figure.add_scatter(
             x=100 * group["mean"],
             y=group.level,
             mode="markers",
             marker={"size": 8, "symbol": "diamond-open", "color": _COLOURS[1 + number % 6]},
-            name=", ".join(map(str, key)),
+            name=_context_name(key),
             customdata=group[["cell"]],
             hovertemplate="%{y}: %{x:.2f} %<br>%{customdata[0]}<extra></extra>",
         )
@@ -57,15 +59,15 @@ def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
         return None
     values = values[values[knobs].notna().any(axis=1)]
     contexts = list(table.attrs.get("contexts", []))
-    rows = list(values.groupby(contexts, sort=False)) if contexts else [((), values)]
+    rows = _by_context(values, contexts)
     losses = list(values.loss.drop_duplicates())
     figure = make_subplots(
         rows=len(rows),
         cols=len(losses),
         column_titles=losses,
-        row_titles=[", ".join(map(str, key)) for key, _ in rows],
-        horizontal_spacing=0.03,
-        vertical_spacing=0.12,
+        row_titles=[_context_name(key) for key, _ in rows],
+        horizontal_spacing=min(0.03, 0.5 / len(losses)),
+        vertical_spacing=min(0.12, 0.5 / len(rows)),
         column_widths=[
             max(1, values[values.loss == loss].get("temperature", pd.Series()).nunique()) for loss in losses
         ],
@@ -113,20 +115,42 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
     """Validation against a nuisance factor in `tune`, one line per arm (its representing cell), one panel per context."""
     arms = arm_values(table)
     contexts = list(table.attrs.get("contexts", []))
-    panels = list(arms.groupby(contexts, sort=False)) if contexts else [((), arms)]
-    titles = [", ".join(map(str, key)) for key, _ in panels]
-    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.05)
+    panels = _by_context(arms, contexts)
+    columns = min(len(panels), PANELS_PER_ROW)
+    rows = math.ceil(len(panels) / columns)
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[_context_name(key) for key, _ in panels],
+        shared_yaxes=True,
+        horizontal_spacing=0.05,
+        vertical_spacing=min(0.12, 0.5 / rows),
+    )
     tune = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"])]
     chosen = table[(table.stage == "confirm") & table.selected.str.contains("best")].groupby("cell").draw.first()
-    for column, (_, group) in enumerate(panels, 1):
+    for number, (_, group) in enumerate(panels):
+        place = {"row": 1 + number // columns, "col": 1 + number % columns}
         for row in group.to_dict("records"):
             draws = tune[tune.cell == row["cell"]].sort_values(factor)
             colour = _COLOURS[levels.index(row["level"]) % len(_COLOURS)]
             for trace in _profile(draws, factor, row["level"], colour, chosen.get(row["cell"])):
-                figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and column == 1), 1, column)
-    figure.update_xaxes(type="log", title=f"{factor} (log scale)")
+                figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and number == 0), **place)
+    if (tune[factor] > 0).all():
+        figure.update_xaxes(type="log")
+        figure.update_xaxes(title=f"{factor} (log scale)", row=rows)
+    else:
+        figure.update_xaxes(title=factor, row=rows)
     figure.update_yaxes(title="validation accuracy, %", col=1)
-    return _styled(figure, height=440)
+    return _styled(figure, height=140 + 300 * rows)
+
+
+def _by_context(frame: pd.DataFrame, contexts: Sequence[str]) -> list[tuple[Any, pd.DataFrame]]:
+    """Rows of each context; a factor that has no effect somewhere is a context's value too."""
+    return list(frame.groupby(list(contexts), sort=False, dropna=False)) if contexts else [((), frame)]
+
+
+def _context_name(key: Sequence[Any]) -> str:
+    return ", ".join("–" if pd.isna(value) else str(value) for value in key)
 
 
 def _profile(draws: pd.DataFrame, factor: str, level: str, colour: str, chosen: object) -> Iterator[go.Scatter]:

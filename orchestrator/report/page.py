@@ -77,7 +77,7 @@ def _headline(landscape: Landscape, ranked: pd.DataFrame) -> str:
     """The outcome in two sentences."""
     best, worst = ranked.iloc[0], ranked.iloc[-1]
     text = (
-        f"Each at its own best draw, test accuracy ranges from {_percent(worst['mean'])} "
+        f"{_at(landscape)}, test accuracy ranges from {_percent(worst['mean'])} "
         f"({html.escape(worst.level)}) to {_percent(best['mean'])} ({html.escape(best.level)}), "
         f"mean over {best.contexts} context(s) and {best.n} replicates."
     )
@@ -92,7 +92,7 @@ def _sections(landscape: Landscape, ranked: pd.DataFrame) -> Iterator[str]:
     yield "<h2>Which loss?</h2>"
     yield _figure(
         ranking_figure(table),
-        "Test accuracy per arm: each arm is its cell with the best tune validation in each context. "
+        f"Test accuracy per arm: {_represented(landscape)} in each context. "
         "Intervals are over replicates and conditional on the chosen draw. Data: <a href='ranking.csv'>ranking.csv</a>, "
         "<a href='arms.csv'>arms.csv</a>.",
     )
@@ -119,6 +119,17 @@ def _sections(landscape: Landscape, ranked: pd.DataFrame) -> Iterator[str]:
         "Validation accuracy of confirm trials by epoch; the band is the 95 % t interval over replicates.",
     )
     yield from _stopping(landscape)
+
+
+def _at(landscape: Landscape) -> str:
+    """At which settings losses are compared."""
+    return "Each at its own best draw" if landscape.plan.has_tune_stage else "All at the same fixed settings"
+
+
+def _represented(landscape: Landscape) -> str:
+    """What stands for an arm."""
+    tuned = "each arm is its cell with the best tune validation"
+    return tuned if landscape.plan.has_tune_stage else "each arm is the mean of its cells, for nothing was tuned,"
 
 
 def _figure(figure: go.Figure, caption: str) -> str:

@@ -263,6 +263,18 @@ def test_a_store_that_was_deleted_is_filled_again(tiny: dict[str, Any], home: Pa
     assert table.run_id.notna().all()
 
 
+def test_two_first_runs_at_once_share_a_new_store(tiny: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    del tiny["nuisance"]
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny))
+    command = [sys.executable, "-m", "orchestrator.cli", "run", str(tmp_path / "space.yaml"), "--local"]
+    processes = [
+        subprocess.Popen([*command, "--home", str(home), "--name", name], stdout=subprocess.DEVNULL) for name in "ab"
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    for name in "ab":
+        assert Sweep.stored(name, home).landscape().table.run_id.notna().all()
+
+
 def test_two_processes_cannot_run_one_sweep(tiny: dict[str, Any], home: Path) -> None:
     from search_spaces import ConfigError
 
@@ -274,8 +286,9 @@ def test_two_processes_cannot_run_one_sweep(tiny: dict[str, Any], home: Path) ->
     assert not sweep.folder.is_running
 
 
-def test_ctrl_c_on_ray_keeps_what_ended_and_resume_completes_it(
-    tiny: dict[str, Any], home: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_on_ray_keeps_what_ended_and_resume_completes_it(
+    kind: signal.Signals, tiny: dict[str, Any], home: Path, tmp_path: Path
 ) -> None:
     tiny["fixed"]["epochs"] = 60
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny))
@@ -296,7 +309,7 @@ def test_ctrl_c_on_ray_keeps_what_ended_and_resume_completes_it(
         if ended >= 3:
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "lossatlas resume tiny" in errors

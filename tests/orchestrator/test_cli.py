@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import time
@@ -132,9 +134,9 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
     assert len(records) == 24
     assert call("table", "tiny")[1].startswith("trial_id,cell,arms,stage,replicate,draw,loss,")
     assert call("table", "tiny", "--format", "parquet")[0] == 2
-    assert call("table", "tiny", "--out", "/nope/x.csv")[0] == 2
+    assert call("table", "tiny", "--out", "/proc/nope/x.csv")[0] == 2
     assert call("report", "tiny", "--out", "/proc/nope")[0] == 2
-    assert call("rerun", records[0]["run_id"], "--save", "/nope/x")[0] == 2
+    assert call("rerun", records[0]["run_id"], "--save", "/proc/nope/x")[0] == 2
     assert call("table", "tiny", "--format", "parquet", "--out", str(tmp_path / "t.parquet"))[0] == 0
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 24
     assert call("table", "tiny", "--out", str(tmp_path / "t.csv"))[0] == 0
@@ -167,3 +169,53 @@ def test_a_run_that_never_trained_does_not_hold_its_name(call: Call, space: str)
     assert status == 2
     assert "`ipc` must be at most" in errors
     assert call("run", space, "--local", "--set", "scientific.loss=[ce]", "--tracking-uri", "off")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--address", "127.0.0.1:1"], "--address: nothing answers at 127.0.0.1:1"),
+        (["--tracking-uri", "foo://bar"], "--tracking-uri: must be off or begin with one of http://"),
+        (["--set", "fixed.device=cuda"], "fixed.device: cuda, but this machine has no GPU"),
+        (["--set", "replicates=100000000"], "replicates: must be less than or equal to 10000"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    arguments: list[str], message: str, call: Call, home: Path, space: str
+) -> None:
+    if "fixed.device=cuda" in arguments and shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU")
+    status, _, errors = call("run", space, *arguments)
+    assert status == 2
+    assert message in errors
+    assert errors.count("\n") == 1, "one message, once"
+    assert not (home / "sweeps").exists()
+
+
+def test_a_split_without_a_class_is_refused_by_name_and_said_once(call: Call, space: str) -> None:
+    status, _, errors = call("run", space, "--local", "--set", "validation.frac=0.001")
+    assert status == 2
+    assert errors.count("validation.frac: 0.001 of 1198 images leaves a class without any") == 1
+
+
+def test_a_damaged_plan_is_named(call: Call, home: Path, space: str) -> None:
+    assert call("run", space, "--local", "--set", "scientific.loss=[ce]", "--tracking-uri", "off")[0] == 0
+    (home / "sweeps" / "tiny" / "plan.json").write_text("{")
+    status, _, errors = call("status", "tiny")
+    assert status == 2
+    assert "plan.json is damaged" in errors
+
+
+def test_a_sweep_whose_draws_all_diverged_says_so(call: Call, space: str) -> None:
+    changes = ["scientific.loss=[mse]", "fixed.optimizer=sgd", "nuisance.lr.loguniform=[1.0e+20,1.0e+22]"]
+    status, text, _ = call("run", space, "--local", "--tracking-uri", "off", *(f"--set={c}" for c in changes))
+    assert status == 0
+    assert "none: no cell has a confirmed trial, for all of its draws diverged." in text
+
+
+def test_draws_of_equal_values_are_one_trial_and_one_row(call: Call, space: str) -> None:
+    changes = ["scientific.loss=[ce]", "nuisance.lr=[0.01,0.02]"]
+    assert call("run", space, "--local", "--tracking-uri", "off", *(f"--set={c}" for c in changes))[0] == 0
+    rows = json.loads(call("table", "tiny", "--format", "json")[1])
+    assert len(rows) == len({row["trial_id"] for row in rows}) == 4
+    assert {row["selected"] for row in rows if row["stage"] == "confirm"} == {"best"}

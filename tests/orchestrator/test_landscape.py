@@ -17,6 +17,7 @@ from orchestrator.landscape.stopping import rung_table, summarise_stopping
 from orchestrator.landscape.values import arm_values, cell_values, levels_of, mean_interval, ranking
 from orchestrator.plan import Plan
 from orchestrator.report import write_report
+from orchestrator.report.figures import heatmap_figure, profile_figure, ranking_figure
 from search_spaces import load_space
 
 
@@ -219,3 +220,61 @@ def test_a_report_of_a_sweep_that_has_just_begun_says_so(tiny: dict[str, Any], t
     assert "No cell has been confirmed yet" in text
     assert "24 of 24 planned trials are pending" in text
     assert "src=" not in text.split("</script>")[-1], "the page needs no network"
+
+
+def test_an_arm_is_chosen_by_the_draw_that_was_confirmed_not_by_a_better_one_that_was_not() -> None:
+    """Draw 1 of kl1 looks best, but the search confirmed draw 0 (draw 1 lacks replicates, say)."""
+    table = synthetic({"kl1": 0.7, "kl2": 0.8})
+    table.loc[(table.cell == "kl1") & (table.draw == 1), "val_accuracy"] = 0.99
+    assert cell_values(table).set_index("cell").validation.to_dict() == {"kl1": 0.7, "kl2": 0.8}
+    assert arm_values(table).cell.tolist() == ["kl2"]
+
+
+@pytest.mark.parametrize("order", [["kl1", "kl2", "ce"], ["kl2", "kl1", "ce"]])
+def test_where_nothing_was_tuned_an_arm_is_the_mean_of_its_cells(order: list[str]) -> None:
+    truth = {"kl1": 0.8, "kl2": 0.9, "ce": 0.7}
+    table = synthetic(truth)
+    table = table[table.stage == "confirm"]
+    table = pd.concat([table[table.cell == cell] for cell in order])
+    arms = arm_values(table).set_index("level")
+    assert arms.cell["kl = soft_ce"] == "mean of 2 cells"
+    values = table[table.cell != "ce"].groupby("replicate").test_accuracy.mean()
+    expected = mean_interval(values.to_numpy())
+    assert tuple(arms.loc["kl = soft_ce", ["mean", "low", "high"]]) == pytest.approx(expected)
+    ranked = ranking(table).set_index("level")
+    assert ranked["mean"]["kl = soft_ce"] == pytest.approx(expected[0])
+
+
+def test_stopping_does_not_take_credit_for_divergence_nor_for_shared_draws() -> None:
+    base = {"cell": "a", "diverged": False, "selected": "", "stage": "tune", "status": "finished"}
+    table = pd.DataFrame(
+        [
+            {**base, "epochs": 3, "diverged": True, "audited": False, "draw": 0},
+            {**base, "epochs": 100, "audited": True, "draw": 1},
+            {**base, "epochs": 40, "status": "stopped", "audited": False, "draw": 2},
+            {**base, "stage": "confirm", "epochs": 100, "audited": False, "draw": 1, "selected": "shared"},
+        ]
+    )
+    summary = summarise_stopping(table, {"a": 100})
+    assert summary.epochs_saved_frac == 60 / 300
+    assert summary.audited_won == 0
+
+
+@pytest.mark.parametrize("contexts", [1, 12, 30])
+def test_figures_of_many_contexts_and_of_those_without_a_factor(contexts: int) -> None:
+    """The first context has no momentum; all are shown."""
+    parts = []
+    for number in range(contexts):
+        momentum = math.nan if number == 0 else number / 100
+        part = synthetic({"kl1": 0.8, "ce": 0.7}).assign(momentum=momentum, lr=0.1, epochs=8, temperature=4.0)
+        parts.append(part.assign(cell=part.cell + str(number)))
+    table = pd.concat(parts, ignore_index=True)
+    table.loc[table.loss == "ce", "temperature"] = math.nan
+    table.attrs["contexts"] = ["momentum"]
+    heatmap = heatmap_figure(table)
+    assert heatmap is not None
+    assert len(heatmap.data) == contexts
+    profile = profile_figure(table, "lr", list(ranking(table).level))
+    assert len(profile.data) == contexts * 2 * 2
+    assert len(ranking_figure(table).data) == 1 + contexts
+    assert heatmap.layout.annotations[-1].text == ("–" if contexts == 1 else f"{(contexts - 1) / 100}")

@@ -165,7 +165,7 @@ def test_a_recipe_that_cannot_be_followed_is_status_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainables.prepare", str(tmp_path)]
     done = subprocess.run(command, input=json.dumps(plan.recipes), capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "`ipc` must be at most" in done.stderr
+    assert "`ipc` must be at most" in done.stdout
     assert not list(tmp_path.glob("data-*")), "nothing half-written is left"
 
 

@@ -125,7 +125,10 @@ def _split_stratified(labels: np.ndarray, frac: float) -> tuple[np.ndarray, np.n
     from sklearn.model_selection import train_test_split
 
     index = np.arange(len(labels))
-    rest, part = train_test_split(index, test_size=frac, stratify=labels, random_state=SPLIT_SEED)
+    try:
+        rest, part = train_test_split(index, test_size=frac, stratify=labels, random_state=SPLIT_SEED)
+    except ValueError as err:
+        raise ValueError(f"validation.frac: {frac} of {len(labels)} images leaves a class without any: {err}") from err
     return np.sort(rest), np.sort(part)
 
 
