@@ -152,6 +152,8 @@ def recipe(cell: Cell) -> dict[str, Any]:
     """What the data of a cell's trials are made from; equal recipes give equal data."""
     settings = cell.settings
     data = settings.data.model_dump(exclude_none=True)
+    if settings.data.distilled.method == "random":
+        data["distilled"] = {key: data["distilled"][key] for key in ("method", "ipc", "seed")}
     if (tree := image_tree(settings.data)) is not None:
         data["content"] = tree.key
     return {

@@ -249,6 +249,9 @@ class _Checks:
                 if 2 ** CONVNETS.get(name, 0) > size:
                     self.problems.append(f"{where}: {name} halves images more often than their {size} pixels allow.")
 
+        factor = settings.data.distilled.factor
+        if size % factor:
+            self.problems.append(f"data.distilled.factor: must divide the images' side of {size} pixels, got {factor}.")
         widths = axes.get("width", [settings.fixed.width])
         norms = {"norm": axes.get("norm", [settings.fixed.norm]), "teacher.norm": [settings.teacher.norm]}
         wide = {"norm": widths, "teacher.norm": [settings.teacher.width]}

@@ -115,9 +115,16 @@ class Fixed(Settings):
 class Distilled(Settings):
     """The distilled set."""
 
-    method: Literal["random"] = Field("random", description="random: real images, the baseline of arXiv:2406.10485.")
+    method: Literal["random", "rded"] = Field(
+        "random",
+        description="random: real images, the baseline of arXiv:2406.10485; rded: their most realistic crops, "
+        "arXiv:2312.03526.",
+    )
     ipc: PositiveInt = Field(10, description="Images per class.")
-    seed: int = Field(0, description="Which random images.")
+    seed: int = Field(0, description="Which random images and crops.")
+    crops: PositiveInt = Field(5, description="rded: crops tried per real image.")
+    factor: PositiveInt = Field(1, description="rded: each image is a mosaic of factor x factor crops.")
+    pool: PositiveInt = Field(300, description="rded: real images per class, at most, that crops are taken from.")
 
 
 class Data(Settings):

@@ -23,11 +23,13 @@ from trainables.config import data_key
 from trainables.data.decode import decode_tree
 from trainables.data.distilled import choose_random
 from trainables.data.labels import build_label_bank
+from trainables.data.rded import make_rded
 from trainables.data.real import RealData, load_real, load_tree, normalise
 from trainables.data.teacher import load_teacher, make_teacher, train_teacher
 from trainables.evaluate import accuracy
 from trainables.models import ModelShape
 from trainables.names import REAL_DATASETS, STUDENTS
+from trainables.splits import Split
 from trainables.trees import list_tree
 from trainables.trial import TrialData
 
@@ -49,10 +51,9 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
     entry = cache / f"data-{key}"
     if not (entry / "about.json").exists():
         real = normalise(_real(recipe["data"], recipe["validation"]["frac"], cache, say))
-        distilled = recipe["data"]["distilled"]
-        chosen = choose_random(real.train, ipc=distilled["ipc"], classes=real.classes, seed=distilled["seed"])
         make = _loaded_teacher if "weights" in recipe["teacher"] else _trained_teacher
         teacher, about = make(recipe, real, cache, say)
+        chosen = _distilled(recipe["data"]["distilled"], real, teacher)
         about["teacher_distilled_accuracy"] = accuracy(teacher, chosen)
         augmentation = Augmentation(recipe["augment"], real.flips, real.background)
         bank = build_label_bank(chosen.images, chosen.labels, teacher, views=recipe["views"], augmentation=augmentation)
@@ -74,6 +75,14 @@ def _real(data: Mapping[str, Any], validation_frac: float, cache: Path, say: Say
     tree = list_tree(data["real"], tuple(data["class_order"]) if "class_order" in data else None)
     arrays = decode_tree(tree, image_size=data["image_size"], cache=cache, say=say)
     return load_tree(arrays, classes=len(tree.classes), flips=data.get("flips", True), validation_frac=validation_frac)
+
+
+def _distilled(wanted: Mapping[str, Any], real: RealData, teacher: torch.nn.Module) -> Split:
+    """The recipe's distilled set."""
+    settings = {key: value for key, value in wanted.items() if key != "method"}
+    if wanted["method"] == "rded":
+        return make_rded(real.train, teacher, classes=real.classes, **settings)
+    return choose_random(real.train, classes=real.classes, **settings)
 
 
 def _loaded_teacher(

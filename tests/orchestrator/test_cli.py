@@ -105,7 +105,7 @@ def test_losses_and_spaces_are_listed(call: Call) -> None:
     assert "arXiv:2405.14736" in text
     status, text, _ = call("spaces")
     assert status == 0
-    assert text.startswith("digits: The digits landscape")
+    assert "digits: The digits landscape" in text
     assert "(38 cells)" in text
 
 
