@@ -14,7 +14,7 @@ from search_spaces.errors import ConfigError
 from search_spaces.settings import Data, Fixed, SpaceSettings, file_hash, image_tree
 from search_spaces.space import Arm, Nuisance, Space, axis_path, put
 from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
-from trainables.names import CONVNETS, IMAGE_SIZES, NORM_GROUPS, RESNET_NORMS
+from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
 
 _DOTTED: Final = ("data", "teacher", "validation")
 DEFAULT_DRAWS: Final = 4
@@ -264,6 +264,11 @@ class _Checks:
     def _cross_checks(self, settings: SpaceSettings, axes: Mapping[str, Any], nuisance: Sequence[Nuisance]) -> None:
         if "best" not in settings.confirm:
             self.problems.append("confirm: must contain best, which cell values are made of; give [best, shared].")
+        if settings.nuisance and not nuisance:
+            self.problems.append("nuisance: draws alone tune nothing; add a factor, such as lr.")
+        optimizers = axes.get("optimizer", [settings.fixed.optimizer])
+        if any(factor.name == "momentum" for factor in nuisance) and not set(optimizers) & set(MOMENTUM_OPTIMIZERS):
+            self.problems.append(f"nuisance.momentum: {', '.join(optimizers)} has none, so it cannot be tuned.")
         warmup = max(axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
         if warmup >= settings.fixed.epochs:
             self.problems.append(f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}.")

@@ -1,217 +1,261 @@
-"""Networks by name."""
+"""Models that people bring: read a checkpoint safely, recognise the architecture from its keys, load it strictly.
+
+Recognised: convnets in both published layouts, ResNets with torchvision's names, and the CIFAR ResNets of the
+distillation repositories. Wrappers (`model`, `state_dict`, `net`) and prefixes (`module.`, `_orig_mod.`) are taken off.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import argparse
+import math
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy._core.multiarray import scalar as _numpy_scalar
 from torch import Tensor, nn
 
-from trainables.names import CONVNETS, NORM_GROUPS, NORMS, RESNET_NORMS, STUDENTS
+from trainables.networks import ConvNet, ModelShape, make_model, make_resnet
+
+#: Fewer pixels than any image has: a classifier that wide sees the mean over positions (ConvNetGAP).
+SMALLEST_SIDE: Final = 8
+Weights = dict[str, Tensor]
+_WRAPPERS: Final = ("model", "state_dict", "net")
+_PREFIXES: Final = ("module.", "_orig_mod.")
+#: What published files hold besides tensors: numpy scalars (by both of numpy's names for them) and parsed arguments.
+SAFE_TYPES: Final[list[Any]] = [
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
+    (_numpy_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype("int64")),
+    type(np.dtype("float64")),
+    argparse.Namespace,
+]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What a network must fit.
+class Architecture:
+    """What the keys and shapes of a checkpoint say.
 
     Attributes:
+        name: convnet3, resnet18, resnet18_modified, ...
+        layout: Whose names the parameters have.
+        norm: "batch", "instance", "layer" or "none"; group norm with 4 groups looks like "instance".
+        width: Channels of a convnet's convolutions.
         channels: Of the input images.
-        classes: C, logits per image.
-        image_size: Side of the square images, pixels.
+        classes: C.
+        image_size: Side in pixels where the classifier tells it, else None. Published code pads 28-pixel gray images
+            to 32, which it counts as.
+        details: Further arguments of the constructor.
     """
 
+    name: str
+    layout: str
+    norm: str
+    width: int
     channels: int
     classes: int
-    image_size: int
+    image_size: int | None
+    details: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
 
 
-class ConvNet(nn.Module):
-    """The plain network of the distillation literature: depth x (conv 3x3, norm, ReLU, average pool 2), linear.
-
-    Its parameters have the names of one of the two published layouts: "features" (one sequence; DC, MTT, DATM) or
-    "layers" (all convolutions, then all norms; IDC, RDED, GIFT).
-
-    Source: Gidaris and Komodakis 2018, arXiv:1804.09458; width 128, instance norm in Zhao et al. 2021, arXiv:2006.05929.
-    """
-
-    def __init__(  # noqa: PLR0913 (what published variants differ in)
-        self,
-        shape: ModelShape,
-        *,
-        depth: int,
-        width: int,
-        norm: str,
-        layout: str = "features",
-        pools: bool = True,
-        pools_globally: bool = False,
-        first_padding: int = 1,
-    ) -> None:
-        """Build it.
-
-        Args:
-            shape: What it must fit; the image side must be at least 2 ** depth pixels if it pools.
-            depth: Blocks.
-            width: Channels per convolution.
-            norm: A name of NORMS.
-            layout: "features" or "layers".
-            pools: Every block ends with a pool, which halves the side.
-            pools_globally: The classifier sees the mean over positions (ConvNetGAP).
-            first_padding: Of the first convolution; 3 for 28-pixel images in the published code.
-        """
-        super().__init__()
-        side, channels = shape.image_size + 2 * first_padding - 2, shape.channels
-        if pools and side < 2**depth:
-            raise ValueError(f"convnet{depth} halves the image {depth} times, got {side} pixels; use a smaller depth.")
-        blocks: list[list[nn.Module]] = []
-        for number in range(depth):
-            convolution = nn.Conv2d(channels, width, 3, padding=first_padding if number == 0 else 1)
-            blocks.append([convolution, *_norm_layers(norm, width, side), nn.ReLU(), *[nn.AvgPool2d(2)] * pools])
-            side, channels = side // 2 if pools else side, width
-        if layout == "features":
-            self.features = nn.Sequential(*(layer for block in blocks for layer in block))
-        else:
-            norms = [block[1] for block in blocks] if norm != "none" else []
-            self.layers = nn.ModuleDict({"conv": nn.ModuleList(b[0] for b in blocks), "norm": nn.ModuleList(norms)})
-        self.pools, self.pools_globally = pools, pools_globally
-        self.classifier = nn.Linear(width if pools_globally else width * side**2, shape.classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C) of images (B, channels, H, W)."""
-        features = self.features(images) if hasattr(self, "features") else self._through_layers(images)
-        flat = features.mean(dim=(2, 3)) if self.pools_globally else features.flatten(1)
-        logits: Tensor = self.classifier(flat)
-        return logits
-
-    def _through_layers(self, x: Tensor) -> Tensor:
-        convolutions, norms = self.layers["conv"], self.layers["norm"]
-        assert isinstance(convolutions, nn.ModuleList)
-        assert isinstance(norms, nn.ModuleList)
-        for number, convolution in enumerate(convolutions):
-            x = convolution(x)
-            x = nn.functional.relu(norms[number](x) if len(norms) else x)
-            x = nn.functional.avg_pool2d(x, 2) if self.pools else x
-        return x
-
-
-def _norm_layers(norm: str, width: int, side: int) -> list[nn.Module]:
-    """One layer, or none."""
-    if norm == "batch":
-        return [nn.BatchNorm2d(width)]
-    if norm == "layer":
-        return [nn.LayerNorm([width, side, side])]
-    groups = {"group": NORM_GROUPS, "instance": width}
-    return [nn.GroupNorm(groups[norm], width)] if norm != "none" else []
-
-
-def make_resnet(
-    shape: ModelShape, *, blocks: Sequence[int], norm: str, small: bool, bottleneck: bool = False, **groups: int
-) -> nn.Module:
-    """Torchvision's ResNet.
-
-    Args:
-        shape: What it must fit.
-        blocks: Blocks per stage.
-        norm: "batch" or "instance".
-        small: For small images: first convolution 3x3 with stride 1, no max pool (`resnet18_modified`).
-        bottleneck: Bottleneck instead of basic blocks.
-        **groups: torchvision's `groups` and `width_per_group`.
-
-    Source: He et al. 2016, arXiv:1512.03385; the small stem as in the distillation literature (Cazenavette et al. 2022).
-    """
-    from torchvision.models import resnet
-
-    def instance(width: int) -> nn.Module:
-        return nn.GroupNorm(width, width)
-
-    block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
-    if norm not in RESNET_NORMS:
-        raise ValueError(f"a ResNet has one of the norms {list(RESNET_NORMS)}, got {norm!r}.")
-    model: nn.Module = resnet.ResNet(
-        block, list(blocks), num_classes=shape.classes, norm_layer=instance if norm == "instance" else None, **groups
-    )
-    if small:
-        model.conv1 = nn.Conv2d(shape.channels, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
-    elif shape.channels != 3:
-        model.conv1 = nn.Conv2d(shape.channels, 64, 7, stride=2, padding=3, bias=False)
-    return model
-
-
-def make_model(name: str, shape: ModelShape, *, width: int | None, norm: str | None) -> nn.Module:
-    """A freshly initialised network; draws from the global generator (see `seeding.seeded_globals`).
-
-    Args:
-        name: A name of STUDENTS, torchvision/NAME or timm/NAME for any classifier of those libraries.
-        shape: What it must fit.
-        width: Channels per convolution of a convnet; ignored by others.
-        norm: A name of NORMS, for convnets and resnet18_modified; ignored by others.
+def safe_load(path: Path) -> Any:
+    """The content of a torch file, without ever running code from it.
 
     Raises:
-        ValueError: If the name or the norm is unknown, or the network cannot take such images.
+        ValueError: If the file is missing, damaged, or holds anything but tensors, numbers and containers.
     """
-    library, _, rest = name.partition("/")
-    if library in ("torchvision", "timm") and rest:
-        return _make_foreign(library, rest, shape)
-    if name not in STUDENTS:
-        raise ValueError(f"unknown model {name!r}; valid: {list(STUDENTS)}, torchvision/NAME, timm/NAME.")
-    if norm not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}; valid: {list(NORMS)}.")
-    if name in CONVNETS:
-        if width is None:
-            raise ValueError(f"{name} needs a width, got None.")
-        return ConvNet(shape, depth=CONVNETS[name], width=width, norm=norm)
-    return make_resnet(shape, blocks=(2, 2, 2, 2), norm=norm, small=True)
-
-
-def _make_foreign(library: str, name: str, shape: ModelShape) -> nn.Module:
-    """A classifier of timm or torchvision, tried on one image."""
     try:
-        model = (_make_timm if library == "timm" else _make_torchvision)(name, shape)
-        with torch.no_grad():
-            logits = model.eval()(torch.zeros(1, shape.channels, shape.image_size, shape.image_size))
-    except (RuntimeError, ValueError, TypeError, AssertionError) as err:
-        raise ValueError(
-            f"{library}/{name} cannot be built for {shape.channels} x {shape.image_size} x {shape.image_size} pixels "
-            f"and {shape.classes} classes: {' '.join(str(err).split())[:300]}"
-        ) from err
-    if tuple(getattr(logits, "shape", ())) != (1, shape.classes):
-        raise ValueError(f"{library}/{name} is no classifier that gives one row of logits per image.")
-    return model.train()
+        with torch.serialization.safe_globals(SAFE_TYPES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as err:
+        raise ValueError(f"{path}: no such file.") from err
+    except pickle.UnpicklingError as err:
+        found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+)", str(err))
+        what = f" ({found[1]})" if found else ""
+        raise ValueError(f"{path}: refused: it holds more than tensors, numbers and containers{what}.") from err
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, UnicodeDecodeError) as err:
+        raise ValueError(f"{path}: not a readable torch file ({' '.join(str(err).split())[:200]}).") from err
 
 
-def _make_timm(name: str, shape: ModelShape) -> nn.Module:
-    import timm
+def read_weights(path: Path) -> Weights:
+    """A network's tensors by name, out of any wrapper.
 
-    asked: dict[str, Any] = {"pretrained": False, "num_classes": shape.classes, "in_chans": shape.channels}
+    Raises:
+        ValueError: As `safe_load`, or if there is no network in the file, or a weight is NaN or infinite.
+    """
+    return weights_of(safe_load(path), path)
+
+
+def weights_of(content: Any, path: Path) -> Weights:
+    """The network in what `safe_load` gave; see `read_weights`."""
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{path}: no network in it; expected tensors by name, bare or under {list(_WRAPPERS)}.")
+    weights = {_without_prefixes(str(key)): value for key, value in content.items()}
+    for key, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path}: {key} has values that are NaN or infinite.")
+    return weights
+
+
+def _without_prefixes(key: str) -> str:
+    while key.startswith(_PREFIXES):
+        key = key.partition(".")[2]
+    return key
+
+
+def recognise(weights: Mapping[str, Tensor]) -> Architecture | None:
+    """The architecture that has these tensors, or None."""
+    for recogniser in (_recognise_convnet, _recognise_resnet):
+        if (found := recogniser(weights)) is not None:
+            return found
+    return None
+
+
+def load_checkpoint(
+    path: str | Path, *, classes: int, channels: int, image_size: int, name: str | None = None
+) -> nn.Module:
+    """A network with a checkpoint's weights, in evaluation mode.
+
+    Args:
+        path: A file of torch.save.
+        classes: C the network must have.
+        channels: Of the images it must take.
+        image_size: Side of the images it must take, pixels.
+        name: Of the network (torchvision/NAME, timm/NAME) where the keys do not tell.
+
+    Raises:
+        ValueError: If the file is refused or damaged, the network is not recognised, does not fit, or a tensor is
+            missing, left over or of another shape.
+    """
+    path = Path(path)
+    weights = read_weights(path)
+    shape = ModelShape(channels, classes, image_size)
+    architecture = None if name else recognise(weights)
+    if architecture is None and name is None:
+        keys = ", ".join(list(weights)[:3])
+        raise ValueError(f"{path}: architecture not recognised from its keys ({keys}, ...); give the network's name.")
+    if architecture is not None:
+        _require_fit(path, architecture, shape)
+        weights = _torchvision_names(weights)
+    model = _build(architecture, shape) if architecture else make_model(name or "", shape, width=None, norm=None)
     try:
-        return timm.create_model(name, img_size=shape.image_size, **asked)
-    except TypeError:  # networks that take any size have no such argument
-        return timm.create_model(name, **asked)
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as err:
+        raise ValueError(f"{path}: does not fit {name or (architecture and architecture.name)}: {_first(err)}") from err
+    return model.eval()
 
 
-def _make_torchvision(name: str, shape: ModelShape) -> nn.Module:
-    from torchvision import models
-
-    asked: dict[str, Any] = {"image_size": shape.image_size} if name.startswith("vit") else {}
-    model: nn.Module = models.get_model(name, weights=None, num_classes=shape.classes, **asked)
-    if shape.channels != 3:
-        _replace_first_convolution(model, shape.channels)
-    return model
+def _first(err: RuntimeError) -> str:
+    """Torch lists every key; the first lines say what is wrong."""
+    return " ".join(str(err).split())[:300]
 
 
-def _replace_first_convolution(model: nn.Module, channels: int) -> None:
-    """Give a network's first convolution another number of input channels."""
-    name, old = next((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
-    parent, _, attribute = name.rpartition(".")
-    new = nn.Conv2d(
-        channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        stride=old.stride,  # type: ignore[arg-type]
-        padding=old.padding,  # type: ignore[arg-type]
-        bias=old.bias is not None,
+def _require_fit(path: Path, found: Architecture, shape: ModelShape) -> None:
+    """One message for a network made for other data."""
+    size = 28 if _is_padded(found, shape) else found.image_size
+    for what, has in (("classes", found.classes), ("channels", found.channels), ("image_size", size)):
+        wanted = getattr(shape, what)
+        if has is not None and has != wanted:
+            raise ValueError(f"{path}: {found.name} has {what} {has}, expected {wanted}.")
+
+
+def _is_padded(found: Architecture, shape: ModelShape) -> bool:
+    """Made for MNIST and its like by the published code."""
+    return (found.image_size, found.channels, shape.channels, shape.image_size) == (32, 1, 1, 28)
+
+
+def _build(found: Architecture, shape: ModelShape) -> nn.Module:
+    if found.name.startswith("convnet"):
+        depth = int(found.name.removeprefix("convnet"))
+        arguments = {**found.details, "first_padding": 3 if _is_padded(found, shape) else 1}
+        return ConvNet(shape, depth=depth, width=found.width, norm=found.norm, layout=found.layout, **arguments)
+    return make_resnet(shape, norm=found.norm, **found.details)
+
+
+def _recognise_convnet(weights: Mapping[str, Tensor]) -> Architecture | None:
+    layout = "layers" if "layers.conv.0.weight" in weights else "features"
+    pattern = re.compile(r"layers\.conv\.(\d+)\.weight" if layout == "layers" else r"features\.(\d+)\.weight")
+    numbers = sorted(int(m[1]) for key, value in weights.items() if (m := pattern.fullmatch(key)) and value.ndim == 4)
+    head = weights.get("classifier.weight")
+    if not numbers or head is None or head.ndim != 2:
+        return None
+    prefix = "layers.conv" if layout == "layers" else "features"
+    first = weights[f"{prefix}.{numbers[0]}.weight"]
+    norm = _norm_of(weights, "layers.norm.0" if layout == "layers" else f"features.{numbers[0] + 1}")
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 4
+    pools = layout == "layers" or step == (3 if norm == "none" else 4)
+    positions = head.shape[1] // first.shape[0]
+    side = math.isqrt(positions) * (2 ** len(numbers) if pools else 1)
+    is_global = positions == 1 and side < SMALLEST_SIDE
+    return Architecture(
+        f"convnet{len(numbers)}",
+        layout,
+        norm,
+        width=first.shape[0],
+        channels=first.shape[1],
+        classes=head.shape[0],
+        image_size=None if is_global else side,
+        details={"pools": pools, "pools_globally": is_global},
     )
-    setattr(model.get_submodule(parent), attribute, new)
+
+
+def _norm_of(weights: Mapping[str, Tensor], prefix: str) -> str:
+    scale = weights.get(f"{prefix}.weight")
+    if scale is None or scale.ndim == 4:
+        return "none"
+    if f"{prefix}.running_mean" in weights:
+        return "batch"
+    return "layer" if scale.ndim == 3 else "instance"
+
+
+def _torchvision_names(weights: Weights) -> Weights:
+    """ResNets of the distillation repositories with torchvision's names for shortcut and head."""
+    if not any(".shortcut." in key for key in weights):
+        return weights
+    heads: Callable[[str], str] = lambda key: re.sub(r"^(linear|classifier)\.", "fc.", key)  # noqa: E731
+    return {heads(key.replace(".shortcut.", ".downsample.")): value for key, value in weights.items()}
+
+
+def _recognise_resnet(weights: Mapping[str, Tensor]) -> Architecture | None:
+    layout = "torchvision" if "fc.weight" in weights else "cifar"
+    weights = _torchvision_names(dict(weights))
+    head, stem, inner = (weights.get(key) for key in ("fc.weight", "conv1.weight", "layer1.0.conv2.weight"))
+    if head is None or stem is None or inner is None:
+        return None
+    found = [re.fullmatch(r"layer(\d)\.(\d+)\.conv1\.weight", key) for key in weights]
+    stages = [(int(m[1]), int(m[2])) for m in found if m]
+    blocks = tuple(1 + max(b for stage, b in stages if stage == s) for s in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in weights
+    if head.shape[1] != 512 * (4 if bottleneck else 1):
+        return None
+    small = stem.shape[-1] == 3
+    details: dict[str, Any] = {"blocks": blocks, "small": small, "bottleneck": bottleneck}
+    if bottleneck:
+        groups = inner.shape[0] // inner.shape[1]
+        details |= {"groups": groups, "width_per_group": inner.shape[0] // groups}
+    layers = sum(blocks) * (3 if bottleneck else 2) + 2
+    return Architecture(
+        f"resnet{layers}" + "_modified" * small,
+        layout,
+        _norm_of(weights, "bn1"),
+        width=stem.shape[0],
+        channels=stem.shape[1],
+        classes=head.shape[0],
+        image_size=None,
+        details=details,
+    )

@@ -27,8 +27,8 @@ from trainables.data.rded import make_rded
 from trainables.data.real import RealData, load_real, load_tree, normalise
 from trainables.data.teacher import load_teacher, make_teacher, train_teacher
 from trainables.evaluate import accuracy
-from trainables.models import ModelShape
 from trainables.names import REAL_DATASETS, STUDENTS
+from trainables.networks import ModelShape
 from trainables.splits import Split
 from trainables.trees import list_tree
 from trainables.trial import TrialData

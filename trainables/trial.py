@@ -19,7 +19,7 @@ from trainables.data.labels import LabelBank
 from trainables.evaluate import accuracy
 from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
-from trainables.models import ModelShape, make_model
+from trainables.networks import ModelShape, make_model
 from trainables.optim import make_average, make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
 from trainables.splits import Split, as_tensor

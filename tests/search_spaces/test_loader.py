@@ -48,6 +48,8 @@ def test_null_removes_a_key(tiny: dict[str, Any]) -> None:
         ("scientific.loss=[{a: {loss: kl, temperature: []}}]", "an empty list has no values"),
         ("scientific.loss=[3]", "give a loss name or"),
         ("scientific.loss=[{'': {loss: kl}}]", "give a loss name or"),
+        ("nuisance={draws: 4}", "nuisance: draws alone tune nothing; add a factor, such as lr"),
+        ("nuisance={momentum: {uniform: [0.1, 0.9]}}", "nuisance.momentum: adamw has none, so it cannot be tuned"),
         ("fixed.warmup_epochs=8", "warmup_epochs: must be less than epochs, got 8 of 8"),
         ("scientific.optimizer=[adamx]", "scientific.optimizer[0]: must be 'adamw', 'sgd'"),
         ("fixed={student: resnet18_modified, norm: layer}", "norm: resnet18_modified has batch or instance"),

@@ -20,8 +20,8 @@ from trainables.data.labels import build_label_bank, make_view
 from trainables.data.real import load_real
 from trainables.data.teacher import make_teacher
 from trainables.evaluate import accuracy, predict_logits
-from trainables.models import ModelShape
 from trainables.names import REAL_DATASETS
+from trainables.networks import ModelShape
 from trainables.prepare import prepare
 from trainables.seeding import make_generator
 from trainables.splits import Split

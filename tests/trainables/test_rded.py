@@ -17,7 +17,7 @@ from trainables.data.rded import make_rded, random_crops, stitch
 from trainables.data.real import RealData, load_real, normalise
 from trainables.data.teacher import make_teacher
 from trainables.evaluate import predict_logits
-from trainables.models import ModelShape
+from trainables.networks import ModelShape
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from tests.conftest import TINY
 from trainables.arrays import load_arrays
 from trainables.config import TrialConfig
 from trainables.metrics import EpochMetrics
-from trainables.models import ModelShape, make_model
 from trainables.names import MOMENTUM_OPTIMIZERS, OPTIMIZERS, SCHEDULES, STUDENTS
+from trainables.networks import ModelShape, make_model
 from trainables.trial import TrialData, start_trial, train_student
 
 

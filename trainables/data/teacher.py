@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.augment import Augmentation
-from trainables.checkpoints import load_checkpoint
 from trainables.data.real import RealData
-from trainables.models import ModelShape, make_model
+from trainables.models import load_checkpoint
+from trainables.networks import ModelShape, make_model
 from trainables.optim import make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
 from trainables.splits import Split

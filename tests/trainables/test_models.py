@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.checkpoints import load_checkpoint, read_weights, recognise
-from trainables.models import ModelShape, make_model
+from trainables.models import load_checkpoint, read_weights, recognise
+from trainables.networks import ModelShape, make_model
 
 
 def norm_layer(norm: str, width: int, side: int) -> list[nn.Module]:
