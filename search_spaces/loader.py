@@ -40,7 +40,26 @@ def load_space(space: str | Path | Mapping[str, Any], overrides: Sequence[str] =
         document = _numbers(document)
     except RecursionError as err:
         raise ConfigError(f"{source}: nested too deeply; does an alias contain itself?") from err
-    return check_document(document, source, problems)
+    return check_document(_with_absolute_paths(document), source, problems)
+
+
+def _with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its files named so that `resume` finds them from any working directory."""
+    data, teacher = document.get("data"), document.get("teacher")
+    if isinstance(data, dict) and "/" in str(data.get("real")):
+        data["real"] = _absolute(data["real"])
+    if isinstance(teacher, dict) and isinstance(teacher.get("weights"), list):
+        teacher["weights"] = [_absolute(path) for path in teacher["weights"]]
+    elif isinstance(teacher, list):
+        document["teacher"] = [_absolute(path) for path in teacher]
+    elif isinstance(teacher, str):
+        document["teacher"] = _absolute(teacher)
+    return document
+
+
+def _absolute(path: Any) -> Any:
+    """Anything but text is left for the checks."""
+    return str(Path(path).expanduser().absolute()) if isinstance(path, str) else path
 
 
 def _read(space: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

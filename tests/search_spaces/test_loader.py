@@ -103,7 +103,7 @@ def test_null_removes_a_key(tiny: dict[str, Any]) -> None:
         ("fixed.student=convnet9", "fixed.student: must be one of convnet2, convnet3"),
         ("resources.gpus=lots", "resources.gpus: must be 'auto' or must be a valid number, got 'lots'"),
         ("data.real=mnits", "data.real: must be one of digits, PATH/TO/TREE, got 'mnits'"),
-        ("data.real=./nowhere", "data.real: ./nowhere: an image tree has the folders train and one of test, val"),
+        ("data.real=./nowhere", "nowhere: an image tree has the folders train and one of test, val"),
         ("data.image_size=8", "data.image_size: only for an image tree; digits has its own"),
         ("teacher=null", "teacher: missing"),
         ("name=a b", "name: String must match pattern"),

@@ -125,7 +125,7 @@ def test_near_chance_is_less_than_a_tenth_of_the_way_up() -> None:
     ("teacher", "message"),
     [
         ({}, "teacher: give a model, which is then trained, or weights"),
-        ("nowhere.pth", r"teacher.weights: nowhere.pth: no such file"),
+        ("nowhere.pth", r"teacher.weights: /.*/nowhere.pth: no such file"),
         ({"model": "convnet2", "mean": [0.5]}, "mean and std belong together"),
     ],
 )

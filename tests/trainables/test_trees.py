@@ -138,7 +138,7 @@ def test_bytes_are_normalised_as_floats_would_be(tmp_path: Path) -> None:
 def space(root: Path) -> dict[str, Any]:
     return {
         "name": "tree",
-        "data": {"real": str(root), "image_size": 8, "distilled": {"method": "random", "ipc": 3}},
+        "data": {"real": f"{root.parent}/{root.name}", "image_size": 8, "distilled": {"method": "random", "ipc": 3}},
         "validation": {"frac": 0.4},
         "teacher": {"model": "convnet2", "width": 4, "train": {"epochs": 3, "batch_size": 4}},
         "scientific": {"loss": ["kl", "gift"]},
@@ -156,6 +156,16 @@ def test_a_sweep_on_a_tree_equals_one_on_its_copy(tmp_path: Path) -> None:
     assert tables[0].equals(tables[1]), "trial ids and metrics do not depend on where the files lie"
     assert (tables[0].status == "finished").all()
     assert tables[0].test_accuracy.mean() > 0.8
+
+
+def test_a_relative_path_is_found_again_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tree(tmp_path / "tree", ["dark", "bright"], per_class=12)
+    monkeypatch.chdir(tmp_path)
+    Sweep.from_space(space(Path("./tree")) | {"name": "here"}, home=tmp_path / "home").run(
+        RunOptions(local=True, tracking_uri="off")
+    )
+    monkeypatch.chdir("/")
+    assert (Sweep.stored("here", tmp_path / "home").landscape().table.status == "finished").all()
 
 
 def test_a_tree_needs_a_size(tmp_path: Path) -> None:
