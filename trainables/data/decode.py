@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -52,15 +52,15 @@ def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str]
 
 
 def _decode_part(root: Path, files: Sequence[tuple[str, int]], size: int, out: Path) -> None:
-    """Write one part's images, decoded by all cores."""
+    """Write one part's images, decoded by a thread per core (Pillow decodes without holding the interpreter)."""
     with _open(root / files[0][0]) as image:
         mode = "L" if image.mode in ("1", "L") else "RGB"
     channels = 1 if mode == "L" else 3
     array = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint8, shape=(len(files), channels, size, size))
     paths = [str(root / path) for path, _ in files]
     jobs = [(paths[first : first + CHUNK], mode, size) for first in range(0, len(paths), CHUNK)]
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
-        for number, images in enumerate(pool.imap(_decode_chunk, jobs)):
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number, images in enumerate(pool.map(_decode_chunk, jobs)):
             array[number * CHUNK : number * CHUNK + len(images)] = images
     array.flush()
 
