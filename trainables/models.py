@@ -11,7 +11,7 @@ import math
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -227,8 +227,10 @@ def _torchvision_names(weights: Weights) -> Weights:
     """ResNets of the distillation repositories with torchvision's names for shortcut and head."""
     if not any(".shortcut." in key for key in weights):
         return weights
-    heads: Callable[[str], str] = lambda key: re.sub(r"^(linear|classifier)\.", "fc.", key)  # noqa: E731
-    return {heads(key.replace(".shortcut.", ".downsample.")): value for key, value in weights.items()}
+    return {
+        re.sub(r"^(linear|classifier)\.", "fc.", key.replace(".shortcut.", ".downsample.")): value
+        for key, value in weights.items()
+    }
 
 
 def _recognise_resnet(weights: Mapping[str, Tensor]) -> Architecture | None:

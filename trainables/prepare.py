@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from trainables.arrays import new_entry
 from trainables.augment import Augmentation
 from trainables.config import data_key
 from trainables.data.decode import decode_tree
@@ -120,7 +118,7 @@ def _trained_teacher(
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
         train_teacher(real.train, model, Augmentation("dsa", real.flips, real.background), **training)
         about = _accuracies(model, real)
-        with _new_entry(entry) as folder:
+        with new_entry(entry) as folder:
             torch.save(model.state_dict(), folder / "teacher.pt")
             (folder / "about.json").write_text(json.dumps(about))
         say(f"teacher: test accuracy {about['teacher_test_accuracy']:.4f}")
@@ -129,24 +127,10 @@ def _trained_teacher(
 
 
 def _write_entry(entry: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    with _new_entry(entry) as folder:
+    with new_entry(entry) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
         (folder / "about.json").write_text(json.dumps(about))
-
-
-@contextmanager
-def _new_entry(entry: Path) -> Iterator[Path]:
-    """A folder that becomes the cache entry when the block ends well; nothing half-written is ever read."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=entry.parent))
-    try:
-        yield folder
-        if entry.exists():
-            shutil.rmtree(entry)
-        folder.replace(entry)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:

@@ -19,14 +19,9 @@ import pytest
 import yaml
 
 from orchestrator import Sweep
+from tests.integration import REAL_PARTS
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = REAL_PARTS
 BIN = Path(sys.executable).parent
 
 

@@ -19,16 +19,9 @@ import yaml
 from orchestrator import RunOptions, Sweep
 from orchestrator.journal import read_journal
 from orchestrator.prepare import prepare_data
+from tests.integration import REAL_PARTS
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray leaves sockets and log files to the garbage collector; MLflow's SQLAlchemy pool likewise
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:ray"),
-]
+pytestmark = [*REAL_PARTS, pytest.mark.filterwarnings("ignore::UserWarning:ray")]
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from trainables.arrays import map_entry, new_entry
 from trainables.config import content_hash
 from trainables.trees import Tree
 
@@ -39,16 +38,11 @@ def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str]
     if not entry.exists():
         count = sum(len(files) for files in tree.files.values())
         say(f"decoding {count} images of {tree.root} at {image_size} x {image_size} pixels")
-        cache.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", dir=cache))
-        try:
+        with new_entry(entry) as folder:
             for part, files in tree.files.items():
                 _decode_part(tree.root, files, image_size, folder / f"{part}_images.npy")
                 np.save(folder / f"{part}_labels.npy", np.array([label for _, label in files], dtype=np.int64))
-            folder.replace(entry)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(entry.glob("*.npy"))}
+    return map_entry(entry)
 
 
 def _decode_part(root: Path, files: Sequence[tuple[str, int]], size: int, out: Path) -> None:
