@@ -10,7 +10,7 @@ from typing import Any
 
 from search_spaces.settings import SpaceSettings
 from search_spaces.space import Arm, Space
-from trainables.config import KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
+from trainables.config import GIFT_SMOOTHING, KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
 from trainables.names import CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS
 
 
@@ -66,7 +66,7 @@ def enumerate_cells(space: Space) -> Cells:
         for arm in space.arms:
             missing = _missing_axes(space, arm)
             for knobs in _knob_combinations(space, arm, settings):
-                loss, owned, why = canonical_loss(arm.loss, knobs)
+                loss, owned, why = _canonical(arm.loss, knobs, settings.fixed.labels)
                 label = cell_label({"loss": loss, **owned, **context})
                 points += missing.size
                 if missing.size > 1:
@@ -77,6 +77,16 @@ def enumerate_cells(space: Space) -> Cells:
                 found.setdefault(label, (cell, set(), why))[1].add(arm.name)
     cells = tuple(replace(cell, arms=tuple(sorted(arms))) for cell, arms, _ in found.values())
     return Cells(cells, points, dict(merged))
+
+
+def _canonical(name: str, knobs: dict[str, KnobValue], labels: str) -> tuple[str, dict[str, KnobValue], list[str]]:
+    """`canonical_loss`; under hard labels the whole target is the smoothed hard label, whatever the refinement."""
+    if labels != "hard" or (name != "gift" and "refinement" not in knobs):
+        return canonical_loss(name, knobs)
+    if name == "gift":
+        name, knobs = "cosine", {"smoothing": GIFT_SMOOTHING}
+    loss, owned, why = canonical_loss(name, {**knobs, "refinement": 1.0})
+    return loss, owned, [*why, "hard labels are refinement 1"]
 
 
 def cell_label(factors: Mapping[str, Any]) -> str:

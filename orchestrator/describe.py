@@ -18,7 +18,7 @@ from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, s
 from orchestrator.progress import format_duration
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
-from search_spaces.settings import image_tree
+from search_spaces.files import image_tree
 from trainables.config import KNOBS
 from trainables.names import REAL_DATASETS
 

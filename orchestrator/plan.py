@@ -9,13 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.cells import Cell, Cells, enumerate_cells, without_effect
+from orchestrator.recipes import recipe
 from search_spaces import Space
 from search_spaces.domains import Value
-from search_spaces.settings import Teacher, file_hash, image_tree
 from trainables.config import KNOBS, TrialConfig, content_hash, data_key
-
-#: Raise when the code that makes data from a recipe changes what it makes.
-RECIPE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -145,33 +142,8 @@ _COPIED = (
     "epochs",
     "batch_size",
     "evaluate_every_epochs",
+    "labels",
 )
-
-
-def recipe(cell: Cell) -> dict[str, Any]:
-    """What the data of a cell's trials are made from; equal recipes give equal data."""
-    settings = cell.settings
-    data = settings.data.model_dump(exclude_none=True)
-    if settings.data.distilled.method == "random":
-        data["distilled"] = {key: data["distilled"][key] for key in ("method", "ipc", "seed")}
-    if (tree := image_tree(settings.data)) is not None:
-        data["content"] = tree.key
-    return {
-        "version": RECIPE_VERSION,
-        "data": data,
-        "validation": settings.validation.model_dump(by_alias=True),
-        "teacher": _teacher_recipe(settings.teacher),
-        "views": settings.fixed.views,
-        "augment": settings.fixed.augment,
-    }
-
-
-def _teacher_recipe(teacher: Teacher) -> dict[str, Any]:
-    """What a teacher is made from: how it is trained, or files by content."""
-    if not teacher.weights:
-        return teacher.model_dump(exclude_none=True)
-    files = [{"path": path, "content": file_hash(path)} for path in teacher.weights]
-    return {**teacher.model_dump(include={"model", "mean", "std"}, exclude_none=True), "weights": files}
 
 
 def sobol_points(draws: int, dimensions: int, seed: int) -> list[list[float]]:

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.home import write_json
 from orchestrator.plan import Plan
 from search_spaces import ConfigError
-from trainables.config import TrialConfig, cost_class
+from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig, cost_class
 
 Say = Callable[[str], None]
 
@@ -38,11 +38,25 @@ def doubts_about(about: Mapping[str, Any]) -> list[str]:
     """What is wrong with a teacher, in words; nothing if it does better than chance, 1 / C, by a tenth of the rest."""
     chance = 1 / about["classes"]
     least = chance + (1 - chance) / 10
-    accuracies = {split: about[f"teacher_{split}_accuracy"] for split in ("validation", "distilled")}
+    accuracies = {split: about.get(f"teacher_{split}_accuracy") for split in ("validation", "distilled")}
     return [
         f"the teacher's accuracy on the {split} images is {value:.1%}, near chance ({chance:.1%})."
         for split, value in accuracies.items()
-        if value < least
+        if value is not None and value < least
+    ]
+
+
+def unusable_labels(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Losses that need logits, where a set came with probabilities: log p has lost the norm that they compare."""
+    bad = {
+        cell.loss
+        for cell in plan.cells
+        if cell.settings.fixed.labels == "stored" and cell.loss in (*LOGIT_LOSSES, *ANGLE_LOSSES)
+        if known[plan.trial(cell, 0, 0, "tune").data].get("label_kind") == "prob"
+    }
+    return [
+        f"scientific.loss: {name} needs logits, the stored labels are probabilities; leave it out, or labels: bank."
+        for name in sorted(bad)
     ]
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from orchestrator.plan import Plan, recipe
+from orchestrator.plan import Plan
+from orchestrator.recipes import recipe
 from orchestrator.search import Assignment, TrialResult
 
 

@@ -14,7 +14,7 @@ from orchestrator.home import Home, SweepFolder, write_json
 from orchestrator.journal import Journal, read_journal
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.plan import Plan, difference
-from orchestrator.prepare import Say, doubts_about, prepare_data, probe_costs
+from orchestrator.prepare import Say, doubts_about, prepare_data, probe_costs, unusable_labels
 from orchestrator.table import tidy_table
 from search_spaces import ConfigError, Space, load_space
 from search_spaces.settings import NAME_PATTERN
@@ -215,6 +215,8 @@ class Sweep:
 
     def _self_test(self, *, force: bool) -> None:
         """Refuse a teacher that knows nothing of the images: the usual signs of a wrong class order or normalisation."""
+        if refused := unusable_labels(self.plan, self.facts["data"]):
+            raise ConfigError(refused)
         problems = [problem for about in self.facts["data"].values() for problem in doubts_about(about)]
         if problems and not force:
             raise ConfigError([*problems, "Check class_order, and the teacher's mean and std; --force runs it anyway."])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from search_spaces.coherence import incoherences
 from search_spaces.domains import Domain, Value, parse_domain
-from search_spaces.errors import ConfigError
-from search_spaces.settings import Data, Fixed, SpaceSettings, file_hash, image_tree
-from search_spaces.space import Arm, Nuisance, Space, axis_path, put
+from search_spaces.errors import ConfigError, unknown
+from search_spaces.settings import Fixed, SpaceSettings
+from search_spaces.space import Arm, Nuisance, Space, axis_path, named_datasets, put
 from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
-from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
 
 _DOTTED: Final = ("data", "teacher", "validation")
 DEFAULT_DRAWS: Final = 4
@@ -45,22 +44,23 @@ class _Checks:
     """Collects problems while the parts of a space are parsed."""
 
     def __init__(self, document: dict[str, Any]) -> None:
-        self.document = document
+        self.given, self.datasets = document, named_datasets(document)
+        self.document = document | next(iter(self.datasets.values()), {})
         self.problems: list[str] = []
 
     def run(self) -> Space | None:
         settings = self._validate_all()
         axes = self._axes()
+        if settings is not None and settings.data_seeds > 1:
+            axes["data_seed"] = list(range(settings.data_seeds))
         arms = self._arms(axes.pop("loss", None))
         nuisance, draws = self._nuisance(arms, axes)
         if settings is None or self.problems:
             return None
-        self._files_are_there(settings)
-        if self.problems:
-            return None
-        self._networks_fit(settings, axes)
-        self._cross_checks(settings, axes, nuisance)
-        return Space(settings, tuple(arms), {k: tuple(v) for k, v in axes.items()}, nuisance, draws, self.document)
+        kept = {key: tuple(values) for key, values in axes.items()}
+        space = Space(settings, tuple(arms), kept, nuisance, draws, self.given, self.datasets)
+        self.problems += incoherences(space)
+        return None if self.problems else space
 
     def _validate_all(self) -> SpaceSettings | None:
         try:
@@ -73,6 +73,8 @@ class _Checks:
         """Checked axes by key, `loss` among them unchecked."""
         given = self.document.get("scientific")
         axes = _flatten(given) if isinstance(given, Mapping) else {}
+        if self.datasets:
+            axes.setdefault("dataset", list(self.datasets))
         if isinstance(given, Mapping) and "loss" not in axes:
             self.problems.append("scientific.loss: missing; give a list of losses, see `lossatlas losses`.")
         for key, values in axes.items():
@@ -83,8 +85,15 @@ class _Checks:
         return {key: values for key, values in axes.items() if isinstance(values, list)}
 
     def _axis(self, key: str, values: list[Any]) -> None:
+        if key == "dataset":
+            self.problems += [
+                f"scientific.dataset: {unknown(value, list(self.datasets), 'name')} Names are those of `data`."
+                for value in values
+                if value not in self.datasets
+            ]
+            return
         if key not in Fixed.model_fields and key.split(".")[0] not in _DOTTED:
-            self.problems.append(f"scientific.{key}: {_unknown(key, ['loss', *Fixed.model_fields])}")
+            self.problems.append(f"scientific.{key}: {unknown(key, ['loss', *Fixed.model_fields])}")
             return
         if key == "epochs":
             self.problems.append(
@@ -106,7 +115,7 @@ class _Checks:
     def _value(self, key: str, value: object, where: str) -> None:
         """Check one value as if it stood in the document at the factor's place."""
         path = axis_path(key)
-        document = {name: self.document[name] for name in ("data", "teacher", "validation") if name in self.document}
+        document = {name: self.document[name] for name in _DOTTED if name in self.document}
         document = _deep_copy(document)
         try:
             put(document, path, value)
@@ -139,7 +148,7 @@ class _Checks:
             return None
         loss: Any = details.get("loss")
         if not isinstance(loss, str) or loss not in LOSS_KNOBS:
-            self.problems.append(f"{where}: {_unknown(loss, list(LOSS_KNOBS), 'loss')}")
+            self.problems.append(f"{where}: {unknown(loss, list(LOSS_KNOBS), 'loss')}")
             return None
         knobs = {key: value if isinstance(value, list) else [value] for key, value in details.items() if key != "loss"}
         for key, values in knobs.items():
@@ -172,7 +181,7 @@ class _Checks:
     def _nuisance_factor(self, key: str, given: object, levels: Mapping[str, list[Any]]) -> Nuisance | None:
         where = f"nuisance.{key}"
         if key not in TUNABLE:
-            hint = "a loss knob is an axis, not a nuisance" if key in KNOBS else _unknown(key, list(TUNABLE))
+            hint = "a loss knob is an axis, not a nuisance" if key in KNOBS else unknown(key, list(TUNABLE))
             self.problems.append(f"{where}: {hint}")
             return None
         for place in ("scientific", "fixed"):
@@ -187,7 +196,7 @@ class _Checks:
             return None
         needed = levels.get(by) or ([self._fixed_value(by)] if by in Fixed.model_fields else None)
         if needed is None:
-            self.problems.append(f"{where}.by: {_unknown(by, [*levels], 'factor')}")
+            self.problems.append(f"{where}.by: {unknown(by, [*levels], 'factor')}")
             return None
         assert isinstance(given, Mapping)
         domains = {level: self._domain(key, d, f"{where}.{level}") for level, d in given.items() if level != "by"}
@@ -212,74 +221,6 @@ class _Checks:
         fixed = self.document.get("fixed")
         return (fixed if isinstance(fixed, dict) else {}).get(key, Fixed.model_fields[key].default)
 
-    def _files_are_there(self, settings: SpaceSettings) -> None:
-        """A teacher has a network or weights; images on disk can be listed, and have a size."""
-        teacher = settings.teacher
-        if teacher.model is None and not teacher.weights:
-            self.problems.append("teacher: give a model, which is then trained, or weights (checkpoint files).")
-        if (teacher.mean is None) != (teacher.std is None):
-            self.problems.append("teacher: mean and std belong together; give both or none.")
-        for path in teacher.weights or ():
-            try:
-                file_hash(path)
-            except (ValueError, OSError) as err:
-                self.problems.append(f"teacher.weights: {err}")
-        self._check_tree(settings.data)
-
-    def _check_tree(self, data: Data) -> None:
-        """Data with a name take no settings of trees."""
-        try:
-            tree = image_tree(data)
-        except (ValueError, OSError) as err:
-            self.problems.append(f"data.real: {err}")
-            return
-        if tree is not None and data.image_size is None:
-            self.problems.append("data.image_size: missing; give the side in pixels of the tree's images.")
-        for key in ("image_size", "class_order", "flips") if tree is None else ():
-            if getattr(data, key) is not None:
-                self.problems.append(f"data.{key}: only for an image tree; {data.real} has its own.")
-
-    def _networks_fit(self, settings: SpaceSettings, axes: Mapping[str, Any]) -> None:
-        """A convnet halves its image once per layer; group norm splits its channels."""
-        size = IMAGE_SIZES.get(settings.data.real) or settings.data.image_size or 1
-        trained = [settings.teacher.model] if settings.teacher.model and not settings.teacher.weights else []
-        named = {"teacher.model": trained, "student": axes.get("student", [settings.fixed.student])}
-        for where, names in named.items():
-            for name in names:
-                if 2 ** CONVNETS.get(name, 0) > size:
-                    self.problems.append(f"{where}: {name} halves images more often than their {size} pixels allow.")
-
-        factor = settings.data.distilled.factor
-        if size % factor:
-            self.problems.append(f"data.distilled.factor: must divide the images' side of {size} pixels, got {factor}.")
-        widths = axes.get("width", [settings.fixed.width])
-        norms = {"norm": axes.get("norm", [settings.fixed.norm]), "teacher.norm": [settings.teacher.norm]}
-        wide = {"norm": widths, "teacher.norm": [settings.teacher.width]}
-        for (where, kinds), names in zip(norms.items(), reversed(named.values()), strict=True):
-            if "group" in kinds and any(width % NORM_GROUPS for width in wide[where]):
-                self.problems.append(f"{where}: group needs a width that {NORM_GROUPS} divides, got {wide[where]}.")
-            if "resnet18_modified" in names and not set(kinds) <= set(RESNET_NORMS):
-                self.problems.append(f"{where}: resnet18_modified has {' or '.join(RESNET_NORMS)}, got {kinds}.")
-
-    def _cross_checks(self, settings: SpaceSettings, axes: Mapping[str, Any], nuisance: Sequence[Nuisance]) -> None:
-        if "best" not in settings.confirm:
-            self.problems.append("confirm: must contain best, which cell values are made of; give [best, shared].")
-        if settings.nuisance and not nuisance:
-            self.problems.append("nuisance: draws alone tune nothing; add a factor, such as lr.")
-        optimizers = axes.get("optimizer", [settings.fixed.optimizer])
-        if any(factor.name == "momentum" for factor in nuisance) and not set(optimizers) & set(MOMENTUM_OPTIMIZERS):
-            self.problems.append(f"nuisance.momentum: {', '.join(optimizers)} has none, so it cannot be tuned.")
-        warmup = max(axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
-        if warmup >= settings.fixed.epochs:
-            self.problems.append(f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}.")
-        if settings.protocol == "paper" and nuisance:
-            self.problems.append("protocol: paper compares at one fixed lr; remove the nuisance section or use tuned.")
-        strata = settings.early_stopping.stratify if settings.early_stopping else "cell"
-        known = ["loss", *axes]
-        for factor in [] if strata == "cell" else strata:
-            if factor not in known:
-                self.problems.append(f"early_stopping.stratify: {_unknown(factor, known, 'factor')}")
-
 
 def describe(err: ValidationError, model: type[BaseModel]) -> list[str]:
     """One sentence per place that pydantic complains of."""
@@ -295,7 +236,7 @@ def _join(errors: Sequence[Any], model: type[BaseModel]) -> str:
         return "missing."
     if first["type"] == "extra_forbidden":
         *parents, key = map(str, first["loc"])
-        return _unknown(key, _keys_of(_model_at(parents, model)))
+        return unknown(key, _keys_of(_model_at(parents, model)))
     allowed = " or ".join(error["msg"].removeprefix("Input ").replace("should", "must") for error in errors)
     return f"{allowed}, got {first['input']!r}."
 
@@ -317,19 +258,18 @@ def _model_at(path: Sequence[str], model: type[BaseModel] | None) -> type[BaseMo
         if model is None:
             return None
         field = next((f for name, f in model.model_fields.items() if key in (name, f.alias)), None)
-        options = [field.annotation, *typing.get_args(field.annotation)] if field else []
+        options = _members(field.annotation) if field else []
         model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
     return model
 
 
+def _members(annotation: Any) -> list[Any]:
+    """A type and the members of its unions, whatever they are annotated with."""
+    return [annotation, *(member for part in typing.get_args(annotation) for member in _members(part))]
+
+
 def _keys_of(model: type[BaseModel] | None) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
-
-
-def _unknown(key: object, valid: list[str], what: str = "key") -> str:
-    close = difflib.get_close_matches(str(key), valid, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown {what} {key!r}{hint}; valid: {valid}."
 
 
 def _canonical_name(loss: str) -> str:

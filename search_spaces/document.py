@@ -14,15 +14,13 @@ from search_spaces.settings import (
     Distilled,
     EarlyStopping,
     Fixed,
-    Network,
-    OneOf,
-    RealName,
     Resources,
     SpaceSettings,
     Teacher,
     TeacherTraining,
     Validation,
 )
+from search_spaces.types import Network, OneOf, RealName, Strategy
 
 INTRODUCTION = """# Space files
 
@@ -41,6 +39,10 @@ fixed. `lossatlas plan FILE` checks it, shows what it asks for, and trains nothi
   a factor: `{by: optimizer, adamw: {loguniform: [3.0e-4, 3.0e-2]}, sgd: {loguniform: [3.0e-3, 3.0e-1]}}`.
 - `nuisance.draws` (default 4) is a power of two: the points are scrambled Sobol, the same for every cell, and the first
   ones stay when their number is raised.
+- `data` may be a mapping of names, `data: {small: {real: ..., distilled: ...}, large: {...}}`: then `dataset` is an
+  axis (all names, unless `scientific.dataset` lists some), and `teacher` may be a mapping of the same names.
+- `distilled: PATH` reads a distilled set; what its file cannot tell (see `lossatlas inspect`) is stated by the keys
+  below, or in a file `lossatlas.yaml` beside it.
 - Numbers may be fractions (`1/11`). `--set KEY=VALUE` changes a key from the command line; `--set KEY=null` removes it.
 """
 
@@ -81,7 +83,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
-    values = next((m.values for m in field.metadata if isinstance(m, OneOf | Network | RealName)), ())
+    values = next((m.values for m in field.metadata if isinstance(m, OneOf | Network | RealName | Strategy)), ())
     return f" One of {', '.join(values)}." if values else ""
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from search_spaces.checks import check_document
 from search_spaces.errors import ConfigError
-from search_spaces.space import Space, put
+from search_spaces.space import Space, named_datasets, put
 
 _HERE: Final = Path(__file__).parent
 _FRACTION: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
@@ -46,15 +46,35 @@ def load_space(space: str | Path | Mapping[str, Any], overrides: Sequence[str] =
 def _with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     """The document with its files named so that `resume` finds them from any working directory."""
     data, teacher = document.get("data"), document.get("teacher")
-    if isinstance(data, dict) and "/" in str(data.get("real")):
-        data["real"] = _absolute(data["real"])
-    if isinstance(teacher, dict) and isinstance(teacher.get("weights"), list):
-        teacher["weights"] = [_absolute(path) for path in teacher["weights"]]
-    elif isinstance(teacher, list):
-        document["teacher"] = [_absolute(path) for path in teacher]
-    elif isinstance(teacher, str):
-        document["teacher"] = _absolute(teacher)
+    named = named_datasets(document)
+    for one in [each["data"] for each in named.values()] or [data]:
+        _absolute_data(one)
+    if named and isinstance(teacher, dict) and set(teacher) == set(named):
+        document["teacher"] = {name: _absolute_teacher(one) for name, one in teacher.items()}
+    elif teacher is not None:
+        document["teacher"] = _absolute_teacher(teacher)
     return document
+
+
+def _absolute_data(data: Any) -> None:
+    """One dataset's files, in place."""
+    if not isinstance(data, dict):
+        return
+    if "/" in str(data.get("real")):
+        data["real"] = _absolute(data["real"])
+    if data.get("root"):
+        data["root"] = _absolute(data["root"])
+    distilled = data.get("distilled")
+    if isinstance(distilled, str):
+        data["distilled"] = _absolute(distilled)
+    elif isinstance(distilled, dict):
+        distilled |= {key: _absolute(distilled[key]) for key in ("path", "label_store") if key in distilled}
+
+
+def _absolute_teacher(teacher: Any) -> Any:
+    if isinstance(teacher, dict) and isinstance(teacher.get("weights"), list):
+        return teacher | {"weights": [_absolute(path) for path in teacher["weights"]]}
+    return [_absolute(path) for path in teacher] if isinstance(teacher, list) else _absolute(teacher)
 
 
 def _absolute(path: Any) -> Any:

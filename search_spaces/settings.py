@@ -2,60 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from trainables.names import AUGMENTATIONS, NORMS, OPTIMIZERS, REAL_DATASETS, SCHEDULES, STUDENTS
-from trainables.trees import Tree, list_tree
-
-
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """A string out of a fixed tuple; `trainables.config` owns the names."""
-
-    values: tuple[str, ...]
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """How pydantic checks it."""
-        return core_schema.literal_schema(list(self.values))
-
-
-class Network:
-    """A network's name: one of ours, or torchvision/NAME or timm/NAME (checked when it is built)."""
-
-    values = (*STUDENTS, "torchvision/NAME", "timm/NAME")
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """How pydantic checks it."""
-        return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
-
-    def _check(self, name: str) -> str:
-        if name in STUDENTS or re.fullmatch(r"(torchvision|timm)/[\w.-]+", name):
-            return name
-        raise PydanticCustomError("network", "must be one of {valid}", {"valid": ", ".join(self.values)})
-
-
-class RealName:
-    """Real data by name, or a path (with a slash in it)."""
-
-    values = (*REAL_DATASETS, "PATH/TO/TREE")
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """How pydantic checks it."""
-        return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
-
-    def _check(self, name: str) -> str:
-        if name in REAL_DATASETS or "/" in name:
-            return name
-        raise PydanticCustomError("real", "must be one of {valid}", {"valid": ", ".join(self.values)})
-
+from search_spaces.types import Network, OneOf, RealName, Strategy
+from trainables.names import LABELS, MIXES, NORMS, OPTIMIZERS, SCHEDULES
+from trainables.sidecar import STATED
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -102,9 +55,21 @@ class Fixed(Settings):
     dkd_alpha: NonNegative = Field(1.0, description="Weight of the labelled class in dkd.")
     dkd_beta: NonNegative = Field(8.0, description="Weight of the other classes in dkd.")
     huber_delta: Positive = Field(1.0, description="Difference of logits at which huber turns linear.")
-    augment: Annotated[str, OneOf(AUGMENTATIONS)] = Field("dsa", description="Augmentation of the views.")
+    augment: Annotated[str, Strategy()] = Field(
+        "dsa",
+        description="Augmentation of the views: dsa (GIFT's: flip, colour, cutout and one of crop, scale, rotate), a "
+        "strategy (one of its operations), rrc (random resized crop, flip), none.",
+    )
+    crop_area_min: Annotated[float, Field(gt=0, le=1)] = Field(0.08, description="rrc: smallest crop, as an area.")
+    mix: Annotated[str, OneOf(MIXES)] = Field("none", description="Mix each image of a view with another.")
+    mix_alpha: Positive = Field(1.0, description="An image's share is drawn from Beta(mix_alpha, mix_alpha).")
+    mix_prob: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Share of images that are mixed.")
     views: PositiveInt = Field(100, description="Augmented copies of the distilled set in the label bank.")
-    labels: Literal["bank"] = Field("bank", description="Where soft labels come from: teacher logits per view.")
+    labels: Annotated[str, OneOf(LABELS)] = Field(
+        "bank",
+        description="Where soft labels come from: the teacher on each view, once (bank) or inside the trial (online); "
+        "stored with the distilled set; hard labels only (soft targets are smoothed hard labels).",
+    )
     evaluate_every_epochs: PositiveInt = Field(5, description="Validation happens this often and at the end.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Number format of the student's forward pass; auto is bf16 on a GPU, else fp32."
@@ -113,18 +78,48 @@ class Fixed(Settings):
 
 
 class Distilled(Settings):
-    """The distilled set."""
+    """The distilled set: made here by a method, or read from a file or folder."""
 
-    method: Literal["random", "rded"] = Field(
-        "random",
+    method: Literal["random", "rded"] | None = Field(
+        None,
         description="random: real images, the baseline of arXiv:2406.10485; rded: their most realistic crops, "
-        "arXiv:2312.03526.",
+        "arXiv:2312.03526; none means random, unless there is a path.",
     )
-    ipc: PositiveInt = Field(10, description="Images per class.")
+    ipc: PositiveInt | None = Field(None, description="Images per class; none means 10, or all that a file has.")
     seed: int = Field(0, description="Which random images and crops.")
     crops: PositiveInt = Field(5, description="rded: crops tried per real image.")
     factor: PositiveInt = Field(1, description="rded: each image is a mosaic of factor x factor crops.")
     pool: PositiveInt = Field(300, description="rded: real images per class, at most, that crops are taken from.")
+    path: str | None = Field(
+        None, description="A distilled set on disk, see `lossatlas inspect`; `distilled: PATH` is short for it."
+    )
+    pixel_space: Literal["uint8", "raw01", "meanstd", "zca"] | None = Field(
+        None, description="Of a file's pixels, where it cannot tell: 0 to 1, normalised, or whitened."
+    )
+    mean: list[float] | None = Field(None, description="meanstd: what was subtracted per channel, of pixels in [0, 1].")
+    std: list[Positive] | None = Field(None, description="meanstd: what was divided by per channel.")
+    class_order: Literal["index", "sorted"] | list[str] | None = Field(
+        None, description="Names in label order; index: positions are labels; sorted: sorted folder names."
+    )
+    label_kind: Literal["prob", "logit", "hard"] | None = Field(
+        None, description="Of stored soft labels, where the file cannot tell; hard takes their argmax."
+    )
+    decode_factor: PositiveInt | None = Field(None, description="IDC: f x f images are packed into each.")
+    experiment: int | None = Field(None, description="DC, DSA, DM: which experiment of the file, from 0; none: last.")
+    label_store: str | None = Field(None, description="Folder of published labels (FKD) of these images.")
+    store_permutations: Literal[1, 2] | None = Field(
+        None, description="Permutations that torch's sampler drew per epoch when the store was made; none: tries both."
+    )
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What the user says of a file that it cannot tell itself, without the sidecar."""
+        return self.model_dump(include=set(STATED), exclude_none=True)
+
+
+def _as_path(distilled: object) -> object:
+    """`distilled: PATH` as a mapping."""
+    return {"path": distilled} if isinstance(distilled, str) else distilled
 
 
 class Data(Settings):
@@ -133,12 +128,18 @@ class Data(Settings):
     real: Annotated[str, RealName()] = Field(
         description="Real data for teacher, validation and test: a name, or the folder of an image tree."
     )
+    root: str | None = Field(None, description="Where torchvision's files of data with a name lie; none: `data`.")
+    download: bool = Field(False, description="Let torchvision download data with a name that are not there.")
     image_size: PositiveInt | None = Field(None, description="Side in pixels to which a tree's images are brought.")
     class_order: list[str] | None = Field(
         None, description="A tree's class folders in the order of their labels; none sorts names, numbers as numbers."
     )
-    flips: bool | None = Field(None, description="A tree's mirrored images keep their class; none means true.")
-    distilled: Distilled = Field(Distilled(), description="What students are trained on.")
+    flips: bool | None = Field(
+        None, description="Mirrored images keep their class; none: true, but for digits, mnist and svhn."
+    )
+    distilled: Annotated[Distilled, BeforeValidator(_as_path)] = Field(
+        Distilled(), description="What students are trained on."
+    )
 
 
 class TeacherTraining(Settings):
@@ -147,6 +148,7 @@ class TeacherTraining(Settings):
     epochs: PositiveInt = Field(30, description="Passes over the real training split.")
     lr: Positive = Field(5e-3, description="Learning rate of AdamW.")
     batch_size: PositiveInt = Field(16, description="Images per step.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of its forward pass.")
 
 
 class Teacher(Settings):
@@ -177,7 +179,9 @@ def _spelled_out(teacher: object) -> object:
 class Validation(Settings):
     """The split that settings are chosen on."""
 
-    source: Literal["train"] = Field("train", alias="from", description="Which split it is taken from.")
+    source: Literal["auto", "train", "evaluation"] = Field(
+        "auto", alias="from", description="Which split it is taken from; auto is train, where there is one."
+    )
     frac: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, description="Share of that split.")
 
 
@@ -213,8 +217,8 @@ class SpaceSettings(Settings):
         description="Letters, digits, - and _; the default name of the sweep."
     )
     data: Data = Field(description="Real data and the distilled set.")
-    teacher: Annotated[Teacher, BeforeValidator(_spelled_out)] = Field(
-        description="The network whose logits are the soft labels."
+    teacher: Annotated[Teacher, BeforeValidator(_spelled_out)] | None = Field(
+        None, description="The network whose logits are the soft labels; none with stored or hard labels."
     )
     scientific: dict[str, Any] = Field(
         description="Axes of the landscape: `loss`, any key of `fixed`, or a dotted key such as data.distilled.ipc."
@@ -234,35 +238,10 @@ class SpaceSettings(Settings):
         "tuned", description="paper: fixed lr, no tune stage, test split at each evaluation (test_accuracy_max)."
     )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="Seed of the draws and of the audits.")
+    data_seeds: PositiveInt = Field(
+        1, description="Draws of the distilled set and its views: a factor `data_seed` 0, 1, ... if more than one."
+    )
+    data_seed: Annotated[int, Field(ge=0)] = Field(0, description="The draw of the distilled set and its views.")
     early_stopping: EarlyStopping | None = Field(None, description="Stratified ASHA; absent means every trial ends.")
     validation: Validation = Field(Validation(), description="The split that settings are chosen on.")
     resources: Resources = Field(Resources(), description="What one trial occupies.")
-
-
-def file_hash(path: str) -> str:
-    """SHA-256 of a file, read once as long as it does not change.
-
-    Raises:
-        ValueError: If there is no such file.
-    """
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise ValueError(f"{path}: no such file.")
-    return _hash_of(place, place.stat().st_mtime_ns, place.stat().st_size)
-
-
-@lru_cache
-def _hash_of(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def image_tree(data: Data) -> Tree | None:
-    """The tree that holds the real data, listed; None for data with a name of their own.
-
-    Raises:
-        ValueError: If the folder is no image tree.
-    """
-    if data.real in REAL_DATASETS:
-        return None
-    return list_tree(data.real, tuple(data.class_order) if data.class_order else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from search_spaces.domains import Domain
@@ -63,6 +63,7 @@ class Space:
         nuisance: Factors tuned for each cell.
         draws: D, draws per cell; 1 where nothing is tuned.
         document: The content as given (after --set), JSON-like.
+        datasets: Where `data` is a mapping of names: what each puts in the place of `data` (and `teacher`).
     """
 
     settings: SpaceSettings
@@ -71,6 +72,7 @@ class Space:
     nuisance: tuple[Nuisance, ...]
     draws: int
     document: Mapping[str, Any]
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def context_factors(self) -> tuple[str, ...]:
@@ -90,9 +92,29 @@ class Space:
         if not context:
             return self.settings
         document = self.settings.model_dump(by_alias=True)
+        document |= self.datasets.get(str(context.get("dataset")), {})
         for key, value in context.items():
-            put(document, axis_path(key), value)
+            if key != "dataset":
+                put(document, axis_path(key), value)
         return SpaceSettings.model_validate(document)
+
+
+def named_datasets(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each name under `data` stands for: its data, and its teacher where that has the same names; {} for one."""
+    data, teacher = document.get("data"), document.get("teacher")
+    if (
+        not isinstance(data, Mapping)
+        or not data
+        or "real" in data
+        or not all(isinstance(v, dict) for v in data.values())
+    ):
+        return {}
+    if not all("real" in value for value in data.values()):
+        return {}
+    teachers = teacher if isinstance(teacher, Mapping) and set(teacher) == set(data) else {}
+    return {
+        str(name): {"data": value} | ({"teacher": teachers[name]} if teachers else {}) for name, value in data.items()
+    }
 
 
 def axis_path(key: str) -> tuple[str, ...]:

@@ -1,139 +1,257 @@
-"""Differentiable siamese augmentation (DSA) in whole-batch tensor code, with one draw of parameters per image.
+"""Augmentation in whole-batch tensor code: parameters are drawn first, one row per image, and applied afterwards.
 
-Parameters are drawn on the CPU from a counter-based seed and applied on the device of the images, so a view can be
-made again from (name of the view bank, number of the view) alone.
+A view is a table of such rows (N, len(COLUMNS)) and nothing else: whoever has the table and the distilled set can make
+the view again, on any device. Labels published with the augmentation they belong to (FORMATS: FKD) are read into the
+same table.
 
-Source: Zhao and Bilen 2021, arXiv:2102.08259. GIFT's evaluation applies flip, colour and cutout always and one of
-crop, scale and rotate. Differs: that one is drawn per image, not per batch; classes with a handedness (digits) get no flips.
+Source of the operations: differentiable siamese augmentation (Zhao and Bilen 2021, arXiv:2102.08259); CutMix (Yun et
+al. 2019, arXiv:1905.04899); MixUp (Zhang et al. 2018, arXiv:1710.09412); random resized crop (Szegedy et al. 2015).
+Differs: which operation acts is drawn per image where published code draws it per batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.names import DSA_OPERATIONS
+from trainables.splits import Split
+
+#: What a row holds, and the value that changes nothing. Lengths and positions are fractions of the image side;
+#: saturation and contrast are factors, brightness is added; `partner` is the index of the image that is mixed in and
+#: `share` what stays of the image itself: everywhere (MixUp), or outside the box (CutMix).
+IDENTITY: Final = {
+    "shift_x": 0.0,
+    "shift_y": 0.0,
+    "scale_x": 1.0,
+    "scale_y": 1.0,
+    "angle": 0.0,
+    "flip": 0.0,
+    "brightness": 0.0,
+    "saturation": 1.0,
+    "contrast": 1.0,
+    "cut_x": 0.5,
+    "cut_y": 0.5,
+    "cut_side": 0.0,
+    "partner": 0.0,
+    "share": 1.0,
+    "box_x": 0.0,
+    "box_y": 0.0,
+    "box_w": 0.0,
+    "box_h": 0.0,
+}
+COLUMNS: Final = tuple(IDENTITY)
+MIXING: Final = COLUMNS[COLUMNS.index("partner") :]
+
 CROP_FRAC: Final = 0.125
 CUTOUT_FRAC: Final = 0.5
 SCALE_RATIO: Final = 1.2
 ROTATE_DEGREES: Final = 15.0
-BRIGHTNESS: Final = 1.0
-SATURATION: Final = 2.0
-CONTRAST: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class DsaParameters:
-    """One draw per image, each tensor of shape (N,); lengths are fractions of the image side.
-
-    Attributes:
-        shift_x, shift_y: Crop: translation in [-0.125, 0.125].
-        scale_x, scale_y: Zoom factors in [1 / 1.2, 1.2].
-        angle: Rotation in radians.
-        cut_x, cut_y: Centre of the square that cutout blanks, in [0, 1].
-        flip: 1 to mirror left and right, else 0.
-        brightness, saturation, contrast: Uniform in [0, 1), centred and scaled when applied.
-    """
-
-    shift_x: Tensor
-    shift_y: Tensor
-    scale_x: Tensor
-    scale_y: Tensor
-    angle: Tensor
-    cut_x: Tensor
-    cut_y: Tensor
-    flip: Tensor
-    brightness: Tensor
-    saturation: Tensor
-    contrast: Tensor
+ASPECT_RATIO: Final = 4 / 3
+Rows = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How the images of a dataset are augmented.
+    """How views differ.
 
     Attributes:
-        kind: "dsa" or "none".
-        flips: Mirrored images keep their class.
-        background: (channels,) value of a blank pixel, normalised as the images are.
+        kind: "dsa": flip, colour and cutout always, and one of crop, scale and rotate (GIFT's evaluation). A strategy
+            such as "color_crop_cutout_flip_scale_rotate": one of the operations it names (DC, MTT, DATM). "rrc":
+            random resized crop and flip. "none".
+        flips: Mirrored images keep their class; without it nothing is flipped.
+        crop_area_min: rrc: smallest share of the image's area, in (0, 1].
+        mix: "none", "cutmix" or "mixup".
+        mix_alpha: The share of the image itself is drawn from Beta(mix_alpha, mix_alpha).
+        mix_prob: Share of the views in which images are mixed, in (0, 1].
     """
 
     kind: str
     flips: bool
-    background: Tensor
+    crop_area_min: float = 0.08
+    mix: str = "none"
+    mix_alpha: float = 1.0
+    mix_prob: float = 1.0
 
-    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (N, channels, H, W) under parameters drawn from the generator."""
-        if self.kind == "none":
-            return images
-        return apply_dsa(images, draw_dsa(len(images), generator), flip=self.flips, background=self.background)
+    def draw(self, n: int, size: int, generator: torch.Generator) -> Tensor:
+        """Rows for one view of n images of `size` pixels, (n, len(COLUMNS))."""
+        rows = identity_rows(n)
+        u = dict(zip((*COLUMNS, "which"), torch.rand(len(COLUMNS) + 1, n, generator=generator), strict=True))
+        if self.kind == "rrc":
+            rows |= _resized_crop(u, self.crop_area_min) | _flip(u)
+        elif self.kind != "none":
+            rows |= _dsa(u, self.kind)
+        if not self.flips:
+            rows["flip"] = torch.zeros(n)
+        if self.mix != "none":
+            rows |= self._mixing(n, size, generator)
+        return torch.stack([rows[name] for name in COLUMNS], dim=1)
+
+    def _mixing(self, n: int, size: int, generator: torch.Generator) -> Rows:
+        """A partner, a share and (CutMix) a box of whole pixels for each image."""
+        from scipy.special import betaincinv
+
+        partner = torch.randperm(n, generator=generator).float()
+        acts, beta, x, y = torch.rand(4, n, generator=generator)
+        share = torch.from_numpy(betaincinv(self.mix_alpha, self.mix_alpha, beta.double().numpy())).float()
+        share = torch.where(acts < self.mix_prob, share, 1.0)
+        if self.mix == "mixup":
+            return {"partner": partner, "share": share}
+        half = (1 - share).sqrt() / 2
+        left, right, top, bottom = (
+            ((centre + sign * half).clamp(0, 1) * size).round() / size for centre in (x, y) for sign in (-1, 1)
+        )
+        box = {"box_x": left, "box_y": top, "box_w": right - left, "box_h": bottom - top}
+        return {"partner": partner, "share": 1 - box["box_w"] * box["box_h"], **box}
 
 
-def draw_dsa(n: int, generator: torch.Generator) -> DsaParameters:
-    """Draw parameters for n images; exactly one of crop, scale and rotate acts on each image."""
-    u = torch.rand(len(fields(DsaParameters)) + 1, n, generator=generator)
-    kind = (u[-1] * 3).long()
-    crop, scale, rotate = (kind == k for k in range(3))
+def identity_rows(n: int) -> Rows:
+    """Rows by column that leave n images as they are."""
+    return {name: torch.full((n,), value) for name, value in IDENTITY.items()}
+
+
+def _resized_crop(u: Rows, smallest_area: float) -> Rows:
+    """A box of random area and aspect ratio inside the image, stretched to its size."""
+    area = smallest_area + (1 - smallest_area) * u["scale_x"]
+    aspect = torch.exp((2 * u["scale_y"] - 1) * math.log(ASPECT_RATIO))
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    shift = {"shift_x": (u["shift_x"] - 0.5) * (1 - width), "shift_y": (u["shift_y"] - 0.5) * (1 - height)}
+    return {"scale_x": width, "scale_y": height, **shift}
+
+
+def _flip(u: Rows) -> Rows:
+    return {"flip": (u["flip"] < 0.5).float()}
+
+
+def _dsa(u: Rows, kind: str) -> Rows:
+    """Rows of DSA: neutral wherever an operation does not act on an image."""
+    names = DSA_OPERATIONS if kind == "dsa" else tuple(kind.split("_"))
+    chosen = ("crop", "scale", "rotate") if kind == "dsa" else names
+    which = (u["which"] * len(chosen)).long()
     ratio = torch.tensor(SCALE_RATIO)
-    return DsaParameters(
-        shift_x=torch.where(crop, (2 * u[0] - 1) * CROP_FRAC, 0.0),
-        shift_y=torch.where(crop, (2 * u[1] - 1) * CROP_FRAC, 0.0),
-        scale_x=torch.where(scale, ratio ** (2 * u[2] - 1), 1.0),
-        scale_y=torch.where(scale, ratio ** (2 * u[3] - 1), 1.0),
-        angle=torch.where(rotate, torch.deg2rad((2 * u[4] - 1) * ROTATE_DEGREES), 0.0),
-        cut_x=u[5],
-        cut_y=u[6],
-        flip=(u[7] < 0.5).float(),
-        brightness=u[8],
-        saturation=u[9],
-        contrast=u[10],
-    )
+    drawn: dict[str, Rows] = {
+        "crop": {name: (2 * u[name] - 1) * CROP_FRAC for name in ("shift_x", "shift_y")},
+        "scale": {name: ratio ** (2 * u[name] - 1) for name in ("scale_x", "scale_y")},
+        "rotate": {"angle": torch.deg2rad((2 * u["angle"] - 1) * ROTATE_DEGREES)},
+        "flip": _flip(u),
+        "color": {
+            "brightness": u["brightness"] - 0.5,
+            "saturation": 2 * u["saturation"],
+            "contrast": u["contrast"] + 0.5,
+        },
+        "cutout": {
+            "cut_x": u["cut_x"],
+            "cut_y": u["cut_y"],
+            "cut_side": torch.full_like(u["cut_x"], CUTOUT_FRAC),
+        },
+    }
+    rows: Rows = {}
+    for operation in names:
+        acts = which == chosen.index(operation) if operation in chosen else torch.ones_like(which, dtype=torch.bool)
+        rows |= {name: torch.where(acts, value, IDENTITY[name]) for name, value in drawn[operation].items()}
+    return rows
 
 
-def apply_dsa(images: Tensor, p: DsaParameters, *, flip: bool, background: Tensor) -> Tensor:
-    """Augment images; the same parameters always give the same pixels.
+def render(images: Split, view: Tensor, index: Tensor, background: Tensor) -> Tensor:
+    """Some images under a view, ready for a network.
 
     Args:
-        images: (N, channels, H, W), normalised.
-        p: One draw per image, on any device.
-        flip: Mirror the images whose `p.flip` is 1 (False for digits and other handed classes).
+        images: The distilled set, N images.
+        view: Rows of all its images, (N, len(COLUMNS)), on the device of the images.
+        index: Which images, (b,).
+        background: (channels,) value of a blank pixel, normalised as the images are.
+
+    Returns:
+        (b, channels, H, W).
+    """
+    own = augment(images.batch(index), view[index], background)
+    share = view[index, COLUMNS.index("share")]
+    if not mixes(view):
+        return own
+    partner = view[index, COLUMNS.index("partner")].long()
+    return _mix(own, augment(images.batch(partner), view[partner], background), view[index], share)
+
+
+def mixes(view: Tensor) -> bool:
+    """True if any image of a view has a partner mixed in."""
+    return bool((view[:, COLUMNS.index("share")] < 1).any())
+
+
+def mix_labels(one_hot: Tensor, view: Tensor) -> Tensor:
+    """Labels (N, C) of all images of a view: share y + (1 - share) y of the partner."""
+    share, partner = view[:, COLUMNS.index("share"), None], view[:, COLUMNS.index("partner")].long()
+    return share * one_hot + (1 - share) * one_hot[partner]
+
+
+def augment(images: Tensor, rows: Tensor, background: Tensor) -> Tensor:
+    """Augment images, without mixing; the same rows always give the same pixels.
+
+    Args:
+        images: (n, channels, H, W), normalised.
+        rows: (n, len(COLUMNS)), on the device of the images.
         background: (channels,) value of a blank pixel, which fills what moves in and what cutout blanks.
 
     Returns:
-        Augmented images, (N, channels, H, W).
+        Augmented images, (n, channels, H, W).
     """
-    p = DsaParameters(*(getattr(p, f.name).to(images.device) for f in fields(p)))
-    images = _recolor(images, p)
+    if not _acts(rows):
+        return images
+    p = dict(zip(COLUMNS, rows.unbind(dim=1), strict=True))
     blank = background.view(1, -1, 1, 1)
-    moved = F.grid_sample(images - blank, _sampling_grid(images, p, flip=flip), align_corners=False) + blank
+    images = _recolor(images, p) - blank
+    moved = F.grid_sample(images, _sampling_grid(images, p), align_corners=False) + blank
     return torch.where(_cutout_mask(images, p), blank, moved)
 
 
-def _sampling_grid(images: Tensor, p: DsaParameters, *, flip: bool) -> Tensor:
-    """Where each output pixel is read from, (N, H, W, 2), in grid_sample's [-1, 1] coordinates."""
-    cos, sin = p.angle.cos(), p.angle.sin()
-    mirror = 1 - 2 * p.flip if flip else torch.ones_like(p.flip)
-    row_x = torch.stack([mirror * p.scale_x * cos, -p.scale_x * sin, 2 * p.shift_x], dim=1)
-    row_y = torch.stack([mirror * p.scale_y * sin, p.scale_y * cos, 2 * p.shift_y], dim=1)
+def _acts(rows: Tensor) -> bool:
+    """False if the rows leave every image as it is; mixing aside."""
+    own = [name for name in COLUMNS if name not in MIXING and not name.startswith("cut_")]
+    neutral = torch.tensor([IDENTITY[name] for name in own], device=rows.device)
+    changed = rows[:, [COLUMNS.index(name) for name in own]] != neutral
+    return bool(changed.any() or (rows[:, COLUMNS.index("cut_side")] > 0).any())
+
+
+def _sampling_grid(images: Tensor, p: Rows) -> Tensor:
+    """Where each output pixel is read from, (n, H, W, 2), in grid_sample's [-1, 1] coordinates."""
+    cos, sin = p["angle"].cos(), p["angle"].sin()
+    mirror = 1 - 2 * p["flip"]
+    row_x = torch.stack([mirror * p["scale_x"] * cos, -p["scale_x"] * sin, 2 * p["shift_x"]], dim=1)
+    row_y = torch.stack([mirror * p["scale_y"] * sin, p["scale_y"] * cos, 2 * p["shift_y"]], dim=1)
     return F.affine_grid(torch.stack([row_x, row_y], dim=1), list(images.shape), align_corners=False)
 
 
-def _cutout_mask(images: Tensor, p: DsaParameters) -> Tensor:
-    """True inside each image's blanked square of half the side, (N, 1, H, W)."""
+def _cutout_mask(images: Tensor, p: Rows) -> Tensor:
+    """True inside each image's blanked square, (n, 1, H, W)."""
+    return _box_mask(images, p["cut_x"], p["cut_y"], p["cut_side"], p["cut_side"])
+
+
+def _box_mask(images: Tensor, x: Tensor, y: Tensor, width: Tensor, height: Tensor) -> Tensor:
+    """True where a pixel's centre is inside the box around (x, y), (n, 1, H, W)."""
     side = images.shape[-1]
     position = (torch.arange(side, device=images.device) + 0.5) / side
-    inside_x = (position - p.cut_x[:, None]).abs() < CUTOUT_FRAC / 2
-    inside_y = (position - p.cut_y[:, None]).abs() < CUTOUT_FRAC / 2
+    inside_x = (position - x[:, None]).abs() < width[:, None] / 2
+    inside_y = (position - y[:, None]).abs() < height[:, None] / 2
     return (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
 
 
-def _recolor(images: Tensor, p: DsaParameters) -> Tensor:
+def _recolor(images: Tensor, p: Rows) -> Tensor:
     """Brightness, then saturation, then contrast, each per image."""
-    images = images + ((p.brightness - 0.5) * BRIGHTNESS)[:, None, None, None]
+    images = images + p["brightness"][:, None, None, None]
     gray = images.mean(dim=1, keepdim=True)
-    images = gray + (images - gray) * (p.saturation * SATURATION)[:, None, None, None]
+    images = gray + (images - gray) * p["saturation"][:, None, None, None]
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return mean + (images - mean) * (p.contrast + CONTRAST)[:, None, None, None]
+    return mean + (images - mean) * p["contrast"][:, None, None, None]
+
+
+def _mix(own: Tensor, partner: Tensor, rows: Tensor, share: Tensor) -> Tensor:
+    """CutMix inside a box where there is one, else MixUp."""
+    p = dict(zip(COLUMNS, rows.unbind(dim=1), strict=True))
+    has_box = (p["box_w"] > 0)[:, None, None, None]
+    inside = _box_mask(own, p["box_x"] + p["box_w"] / 2, p["box_y"] + p["box_h"] / 2, p["box_w"], p["box_h"])
+    blended = share[:, None, None, None] * own + (1 - share)[:, None, None, None] * partner
+    return torch.where(has_box, torch.where(inside, partner, own), blended)

@@ -28,6 +28,9 @@ LOSS_KNOBS: Final[Mapping[str, tuple[str, ...]]] = {
     "cosine": _ANGLE,
     "gift": (),
 }
+#: Losses that compare logits, and those that compare their directions; probabilities have neither.
+LOGIT_LOSSES: Final = ("mse", "huber", "mse_ce")
+ANGLE_LOSSES: Final = ("cosine", "gift")
 KNOBS: Final = (
     "temperature",
     "refinement",
@@ -121,6 +124,7 @@ class TrialConfig:
         precision: "fp32" or "bf16", resolved by the plan.
         threads: CPU threads of this training; another number changes float sums in the last digits.
         device: "cpu" or "cuda", resolved by the plan.
+        labels: A name of LABELS; "hard" is also refinement 1, "online" has the teacher inside the trial.
         data: Key of the prepared data (distilled set, teacher, label bank, splits): a hash of its recipe.
     """
 
@@ -146,6 +150,7 @@ class TrialConfig:
     precision: str
     threads: int
     device: str
+    labels: str = "bank"
     data: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -189,7 +194,7 @@ def data_key(recipe: object) -> str:
 
 def _without_paths(value: object) -> object:
     if isinstance(value, Mapping):
-        hidden = {"real", "path"} if "content" in value else set()
+        hidden = {"real", "path", "root", "download"} if "content" in value else set()
         return {k: _without_paths(v) for k, v in value.items() if k not in hidden}
     return [_without_paths(item) for item in value] if isinstance(value, list) else value
 

@@ -12,6 +12,11 @@ from trainables.splits import Split
 EVALUATION_BATCH: Final = {"cpu": 128, "cuda": 2048}  # small batches stay in a CPU's cache
 
 
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Where a network's forward pass runs in `precision`, "fp32" or "bf16"."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
     """Logits (n, C) of ready images (n, channels, H, W) in evaluation mode; restores the mode."""
@@ -22,11 +27,13 @@ def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
-def accuracy(model: nn.Module, split: Split) -> float:
-    """Fraction of a split's images whose largest logit is their label."""
+def accuracy(model: nn.Module, split: Split, *, precision: str = "fp32") -> float:
+    """Fraction of a split's images whose largest logit is their label; the forward pass is in fp32 or bf16."""
     size = EVALUATION_BATCH[split.images.device.type]
     hits = torch.zeros((), dtype=torch.long, device=split.images.device)
     for first in range(0, len(split), size):
         part = slice(first, first + size)
-        hits += (predict_logits(model, split.batch(part)).argmax(dim=1) == split.labels[part]).sum()
+        with autocast(split.images.device.type, precision):
+            logits = predict_logits(model, split.batch(part))
+        hits += (logits.argmax(dim=1) == split.labels[part]).sum()
     return hits.item() / len(split)

@@ -143,20 +143,24 @@ def load_checkpoint(
             missing, left over or of another shape.
     """
     path = Path(path)
-    weights = read_weights(path)
-    shape = ModelShape(channels, classes, image_size)
+    return network_from(read_weights(path), ModelShape(channels, classes, image_size), name=name, source=str(path))
+
+
+def network_from(weights: Weights, shape: ModelShape, *, name: str | None, source: str) -> nn.Module:
+    """A network with these weights, in evaluation mode; as `load_checkpoint`, which reads them from a file `source`."""
     architecture = None if name else recognise(weights)
     if architecture is None and name is None:
         keys = ", ".join(list(weights)[:3])
-        raise ValueError(f"{path}: architecture not recognised from its keys ({keys}, ...); give the network's name.")
+        raise ValueError(f"{source}: architecture not recognised from its keys ({keys}, ...); give the network's name.")
     if architecture is not None:
-        _require_fit(path, architecture, shape)
+        _require_fit(source, architecture, shape)
         weights = _torchvision_names(weights)
     model = _build(architecture, shape) if architecture else make_model(name or "", shape, width=None, norm=None)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as err:
-        raise ValueError(f"{path}: does not fit {name or (architecture and architecture.name)}: {_first(err)}") from err
+        called = name or (architecture and architecture.name)
+        raise ValueError(f"{source}: does not fit {called}: {_first(err)}") from err
     return model.eval()
 
 
@@ -165,13 +169,13 @@ def _first(err: RuntimeError) -> str:
     return " ".join(str(err).split())[:300]
 
 
-def _require_fit(path: Path, found: Architecture, shape: ModelShape) -> None:
+def _require_fit(source: str, found: Architecture, shape: ModelShape) -> None:
     """One message for a network made for other data."""
     size = 28 if _is_padded(found, shape) else found.image_size
     for what, has in (("classes", found.classes), ("channels", found.channels), ("image_size", size)):
         wanted = getattr(shape, what)
         if has is not None and has != wanted:
-            raise ValueError(f"{path}: {found.name} has {what} {has}, expected {wanted}.")
+            raise ValueError(f"{source}: {found.name} has {what} {has}, expected {wanted}.")
 
 
 def _is_padded(found: Architecture, shape: ModelShape) -> bool:

@@ -28,10 +28,30 @@ SCHEDULES: Final = ("multistep", "cosine", "half_cosine", "linear", "constant")
 CONVNETS: Final[Mapping[str, int]] = {f"convnet{depth}": depth for depth in range(2, 7)}
 #: Networks by name; besides them any torchvision/NAME and timm/NAME.
 STUDENTS: Final = (*CONVNETS, "resnet18_modified")
-#: Real datasets and the size of their test split.
-REAL_DATASETS: Final[Mapping[str, int]] = {"digits": 599}
-IMAGE_SIZES: Final[Mapping[str, int]] = {"digits": 8}
-AUGMENTATIONS: Final = ("dsa", "none")
+#: Real datasets and the size of their test split; all but the digits are torchvision's.
+REAL_DATASETS: Final[Mapping[str, int]] = {
+    "digits": 599,
+    "cifar10": 10_000,
+    "cifar100": 10_000,
+    "mnist": 10_000,
+    "fashionmnist": 10_000,
+    "svhn": 26_032,
+    "imagenette": 3_925,
+}
+#: Side of their images, pixels; imagenette's differ, so `data.image_size` says to what they are brought.
+IMAGE_SIZES: Final[Mapping[str, int]] = {
+    "digits": 8,
+    "cifar10": 32,
+    "cifar100": 32,
+    "mnist": 28,
+    "fashionmnist": 28,
+    "svhn": 32,
+}
+AUGMENTATIONS: Final = ("dsa", "rrc", "none")
+#: What a DSA strategy such as color_crop_cutout_flip_scale_rotate is made of.
+DSA_OPERATIONS: Final = ("color", "crop", "cutout", "flip", "scale", "rotate")
+MIXES: Final = ("none", "cutmix", "mixup")
+LABELS: Final = ("bank", "online", "stored", "hard")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
 RESNET_NORMS: Final = ("batch", "instance")
 #: Groups of norm `group`.

@@ -24,19 +24,24 @@ class Split:
     Attributes:
         images: (n, channels, H, W): float32, ready for a network, or uint8, 0 to 255.
         labels: (n,) in 0 .. C - 1.
-        mean, std: (channels,), of pixels in [0, 1]; needed where images are uint8.
+        mean, std: (channels,), of pixels in [0, 1]; needed where images are uint8 and not whitened.
+        whitening: (D + 1, D), D = channels H W: bytes x become (x / 255, 1) @ whitening (ZCA); None leaves it out.
     """
 
     images: Tensor
     labels: Tensor
     mean: Tensor | None = None
     std: Tensor | None = None
+    whitening: Tensor | None = None
 
     def batch(self, index: Tensor | slice) -> Tensor:
         """Images ready for a network, float32 (b, channels, H, W)."""
         images = self.images[index]
         if images.dtype != torch.uint8:
             return images
+        if self.whitening is not None:
+            flat = images.flatten(1).float() / 255
+            return (flat @ self.whitening[:-1] + self.whitening[-1]).view(images.shape)
         assert self.mean is not None
         assert self.std is not None
         return (images.float() / 255 - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)

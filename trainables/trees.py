@@ -26,7 +26,7 @@ class Tree:
     Attributes:
         root: Its folder.
         classes: Folder names in the order of their labels.
-        files: By part ("train", "evaluation"): (path below root, label), sorted by label and path.
+        files: By part ("evaluation", and "train" where there is one): (path below root, label), sorted by label and path.
         key: Hash of every path and size in it; files of equal names and sizes count as the same.
     """
 
@@ -37,11 +37,19 @@ class Tree:
 
 
 @lru_cache(maxsize=8)
+def list_folder(root: str) -> str:
+    """Hash of the path and size of every file in a folder."""
+    folder = Path(root)
+    found = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
+    return content_hash(found)
+
+
+@lru_cache(maxsize=8)
 def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
     """The images of a tree.
 
     Args:
-        root: Folder with `train/` and one of EVALUATION_FOLDERS.
+        root: Folder with one of EVALUATION_FOLDERS, and usually `train/`.
         class_order: Folder names in the order of their labels; None takes numbers as such and sorts other names.
 
     Raises:
@@ -49,10 +57,14 @@ def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
     """
     folder = Path(root).expanduser()
     evaluation = next((folder / name for name in EVALUATION_FOLDERS if (folder / name).is_dir()), None)
-    if evaluation is None or not (folder / "train").is_dir():
-        raise ValueError(f"{root}: an image tree has the folders train and one of {', '.join(EVALUATION_FOLDERS)}.")
-    parts = {"train": folder / "train", "evaluation": evaluation}
-    names = {part: _class_folders(path) for part, path in parts.items()}
+    if evaluation is None:
+        raise ValueError(
+            f"{root}: an image tree has a folder {' or '.join(EVALUATION_FOLDERS)}, and train if teachers are trained."
+        )
+    parts = {"evaluation": evaluation}
+    if (folder / "train").is_dir():
+        parts = {"train": folder / "train", **parts}
+    names = {part: class_folders(path) for part, path in parts.items()}
     if len({frozenset(found) for found in names.values()}) > 1:
         odd = sorted(set(names["train"]) ^ set(names["evaluation"]))
         raise ValueError(f"{root}: class folders of train and {evaluation.name} differ: {odd[:5]}.")
@@ -66,7 +78,8 @@ def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
     return Tree(folder, classes, files, content_hash([list(classes), found]))
 
 
-def _class_folders(path: Path) -> list[str]:
+def class_folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, sorted as text."""
     return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
 
 
@@ -87,10 +100,14 @@ def _ordered(root: str, names: Sequence[str], order: Sequence[str] | None) -> tu
     return tuple(sorted(names))
 
 
+def image_names(folder: Path) -> list[str]:
+    """Names of the image files in a folder, sorted as text."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
+
+
 def _files(path: Path, classes: Sequence[str], root: Path) -> Iterator[tuple[str, int, int]]:
     """(path below root, label, bytes) of every image, by label and name."""
     for label, name in enumerate(classes):
-        entries = sorted(os.scandir(path / name), key=lambda entry: entry.name)
-        for entry in entries:
-            if entry.name.lower().endswith(IMAGE_SUFFIXES):
-                yield str(Path(entry.path).relative_to(root)), label, entry.stat().st_size
+        for file in image_names(path / name):
+            place = path / name / file
+            yield str(place.relative_to(root)), label, place.stat().st_size

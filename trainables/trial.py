@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainables.config import TrialConfig
 from trainables.data.labels import LabelBank
-from trainables.evaluate import accuracy
+from trainables.data.teacher import teacher_from_bytes
+from trainables.evaluate import accuracy, autocast, predict_logits
 from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
 from trainables.networks import ModelShape, make_model
@@ -33,40 +34,52 @@ class TrialData:
     """What every trial on one distilled set reads, on the trial's device; never written.
 
     Attributes:
-        bank: Views, teacher logits, hard labels.
+        bank: Views, their labels, and the distilled set they are made of.
         validation: Real images for choosing.
         test: Real images for the final number.
+        teacher: Says the labels inside the trial; None where the bank holds them.
     """
 
     bank: LabelBank
     validation: Split
     test: Split
+    teacher: nn.Module | None = None
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: str) -> TrialData:
         """Wrap prepared arrays without copying them (on a CPU); see `TrialData.to_arrays` for the names."""
-        t = {name: as_tensor(array).to(device) for name, array in arrays.items()}
+        t = {name: as_tensor(array).to(device) for name, array in arrays.items() if name != "teacher"}
         pixels = (t.get("pixel_mean"), t.get("pixel_std"))
-        return cls(
-            LabelBank(t["bank_images"], t["bank_logits"], t["bank_hard"]),
-            Split(t["validation_images"], t["validation_labels"], *pixels),
-            Split(t["test_images"], t["test_labels"], *pixels),
+        splits = [
+            Split(t[f"{part}_images"], t[f"{part}_labels"], *pixels, t.get("whitening"))
+            for part in ("distilled", "validation", "test")
+        ]
+        rest = (
+            t["bank_parameters"],
+            t["bank_logits"],
+            t["bank_background"],
+            t.get("bank_pixels"),
+            t.get("bank_present"),
         )
+        teacher = teacher_from_bytes(arrays["teacher"]).to(device) if "teacher" in arrays else None
+        return cls(LabelBank(splits[0], *rest), splits[1], splits[2], teacher)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Arrays by name, the form that is cached, memory-mapped and shared with workers."""
+        """Arrays by name, the form that is cached, memory-mapped and shared with workers; the teacher is left out."""
         tensors = {
-            "bank_images": self.bank.images,
+            "bank_parameters": self.bank.parameters,
             "bank_logits": self.bank.logits,
-            "bank_hard": self.bank.hard,
-            "validation_images": self.validation.images,
-            "validation_labels": self.validation.labels,
-            "test_images": self.test.images,
-            "test_labels": self.test.labels,
+            "bank_background": self.bank.background,
+            "bank_pixels": self.bank.pixels,
+            "bank_present": self.bank.present,
+            "pixel_mean": self.test.mean,
+            "pixel_std": self.test.std,
+            "whitening": self.test.whitening,
         }
-        if self.test.mean is not None and self.test.std is not None:
-            tensors |= {"pixel_mean": self.test.mean, "pixel_std": self.test.std}
-        return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in tensors.items()}
+        for part, split in (("distilled", self.bank.distilled), ("validation", self.validation), ("test", self.test)):
+            tensors |= {f"{part}_images": split.images, f"{part}_labels": split.labels}
+        there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in there.items()}
 
 
 @dataclass(slots=True)
@@ -113,7 +126,8 @@ class TrialState:
 
 def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
     """An untrained student; weights, batch order and order of views depend on the replicate alone."""
-    shape = ModelShape(data.bank.images.shape[2], data.bank.logits.shape[-1], data.bank.images.shape[-1])
+    images = data.bank.distilled.images
+    shape = ModelShape(images.shape[1], data.bank.classes, images.shape[-1])
     with seeded_globals("student weights", config.replicate):
         model = make_model(config.student, shape, width=config.width, norm=config.norm)
     model = model.to(config.device).to(memory_format=torch.channels_last)
@@ -161,23 +175,30 @@ def train_student(config: TrialConfig, data: TrialData, state: TrialState | None
 
 def _train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> float:
     """One pass over the distilled set under the next view; the mean loss per batch."""
-    bank, view = data.bank, _next_view(state, len(data.bank.images))
-    order = torch.randperm(len(bank.hard), generator=state.batch_order).to(bank.hard.device)
-    images = bank.images[view][order].contiguous(memory_format=torch.channels_last)
-    logits, hard = bank.logits[view][order], bank.hard[order]
-    targets = make_target(config.loss, logits, hard, config.knobs)
-    total = torch.zeros((), device=images.device)
-    splits = (part.split(config.batch_size) for part in (images, targets, hard))
-    for batch in zip(*splits, strict=True):
-        total += _train_step(config, state, *batch)
+    bank, view = data.bank, _next_view(state, data.bank.views)
+    order = bank.order(view, state.batch_order)
+    hard = bank.hard(view, order)
+    targets = None if data.teacher else make_target(config.loss, bank.teacher_logits(view, order), hard, config.knobs)
+    total = torch.zeros((), device=order.device)
+    first = 0
+    for images in bank.images(view, order, config.batch_size):
+        part = slice(first, first := first + len(images))
+        target = targets[part] if targets is not None else _label(config, data, images, hard[part])
+        total += _train_step(config, state, images, target, hard[part])
     state.schedule.step()
     state.epoch += 1
     return total.item() / math.ceil(len(hard) / config.batch_size)
 
 
+def _label(config: TrialConfig, data: TrialData, images: Tensor, hard: Tensor) -> Tensor:
+    """What a batch is compared with, said by the teacher now (`labels: online`)."""
+    assert data.teacher is not None
+    return make_target(config.loss, predict_logits(data.teacher, images), hard, config.knobs)
+
+
 def _train_step(config: TrialConfig, state: TrialState, images: Tensor, target: Tensor, hard: Tensor) -> Tensor:
     """One optimizer step; the loss, detached, without waiting for the device."""
-    with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(config.device, config.precision):
         logits = state.model(images)
     loss = compare(config.loss, logits.float(), target, hard, config.knobs)
     state.optimizer.zero_grad()
@@ -202,8 +223,8 @@ def _evaluate(config: TrialConfig, data: TrialData, state: TrialState, *, diverg
     at_end = config.stage == "confirm" and (diverged or state.epoch == config.epochs)
     wants_test = at_end or config.test_every_evaluation
     if diverged:
-        chance = 1 / data.bank.logits.shape[-1]
+        chance = 1 / data.bank.classes
         return chance, chance if wants_test else None
-    validation = accuracy(state.student, data.validation)
-    test = accuracy(state.student, data.test) if wants_test else None
+    validation = accuracy(state.student, data.validation, precision=config.precision)
+    test = accuracy(state.student, data.test, precision=config.precision) if wants_test else None
     return validation, test

@@ -14,7 +14,7 @@ from orchestrator import RunOptions, Sweep
 from search_spaces import ConfigError, load_space
 from trainables.data.distilled import choose_random
 from trainables.data.rded import make_rded, random_crops, stitch
-from trainables.data.real import RealData, load_real, normalise
+from trainables.data.real import RealData, load_digits, normalise
 from trainables.data.teacher import make_teacher
 from trainables.evaluate import predict_logits
 from trainables.networks import ModelShape
@@ -22,7 +22,7 @@ from trainables.networks import ModelShape
 
 @pytest.fixture(scope="module")
 def real() -> RealData:
-    return normalise(load_real("digits", validation_frac=0.25))
+    return normalise(load_digits(0.25))
 
 
 @pytest.fixture(scope="module")

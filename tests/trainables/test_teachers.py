@@ -12,7 +12,7 @@ from orchestrator import RunOptions, Sweep
 from orchestrator.prepare import doubts_about
 from search_spaces import ConfigError, load_space
 from trainables.arrays import load_arrays
-from trainables.data.real import load_real, normalise
+from trainables.data.real import load_digits, normalise
 from trainables.data.teacher import load_teacher
 from trainables.evaluate import accuracy, predict_logits
 
@@ -61,7 +61,7 @@ def test_the_place_of_a_checkpoint_does_not_matter_but_its_content_does(
 
 
 def test_an_ensemble_is_the_mean_of_logits(checkpoint: Path, tmp_path: Path) -> None:
-    real = normalise(load_real("digits", validation_frac=0.25))
+    real = normalise(load_digits(0.25))
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["module.classifier.bias"] += 3.0
     torch.save(content, tmp_path / "other.pth")
@@ -76,8 +76,8 @@ def test_an_ensemble_is_the_mean_of_logits(checkpoint: Path, tmp_path: Path) -> 
 
 def test_pixels_are_normalised_as_the_teacher_was_trained(checkpoint: Path) -> None:
     """Constants 0 and 1 show the network the raw pixels; those of the students change nothing."""
-    real = normalise(load_real("digits", validation_frac=0.25))
-    raw = load_real("digits", validation_frac=0.25).test.images[:5]
+    real = normalise(load_digits(0.25))
+    raw = load_digits(0.25).test.images[:5]
     same = {"mean": real.mean.tolist(), "std": real.std.tolist()}
     images = real.test.images[:5]
     as_students = load_teacher([checkpoint], real, name=None)

@@ -13,7 +13,7 @@ from PIL import Image
 from orchestrator import RunOptions, Sweep
 from search_spaces import ConfigError, load_space
 from trainables.data.decode import decode_tree
-from trainables.data.real import load_tree, normalise
+from trainables.data.real import load_parts, normalise
 from trainables.trees import list_tree
 
 
@@ -75,7 +75,7 @@ def spoil(root: Path, defect: str) -> None:
 @pytest.mark.parametrize(
     ("defect", "order", "message"),
     [
-        ("no evaluation", None, "an image tree has the folders train and one of test, val"),
+        ("no evaluation", None, "an image tree has a folder test or val"),
         ("other classes", None, r"class folders of train and val differ: \['b', 'c'\]"),
         ("empty class", None, "no images in train/b"),
         ("gap in numbers", None, "class folders are numbers but not 0 to 1; give class_order"),
@@ -125,7 +125,7 @@ def test_a_file_that_is_no_image_is_named_and_leaves_nothing_behind(tmp_path: Pa
 def test_bytes_are_normalised_as_floats_would_be(tmp_path: Path) -> None:
     tree = list_tree(str(write_tree(tmp_path / "tree", ["a", "b"], per_class=20)))
     arrays = decode_tree(tree, image_size=8, cache=tmp_path / "cache", say=print)
-    real = normalise(load_tree(arrays, classes=2, flips=True, validation_frac=0.25))
+    real = normalise(load_parts(arrays, tree.classes, flips=True, validation_from="auto", validation_frac=0.25))
     assert [len(split) for split in (real.train, real.validation, real.test)] == [30, 10, 40]
     assert real.train.images.dtype == torch.uint8
     ready = real.train.batch(slice(None))

@@ -15,7 +15,9 @@ from trainables.arrays import map_entry, new_entry
 from trainables.config import content_hash
 from trainables.trees import Tree
 
-CHUNK: Final = 500
+#: Images a thread decodes at a time, and images in memory at a time.
+CHUNK: Final = 100
+PART: Final = 5_000
 
 
 def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str], None]) -> dict[str, np.ndarray]:
@@ -45,18 +47,28 @@ def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str]
     return map_entry(entry)
 
 
-def _decode_part(root: Path, files: Sequence[tuple[str, int]], size: int, out: Path) -> None:
-    """Write one part's images, decoded by a thread per core (Pillow decodes without holding the interpreter)."""
+def decode_files(root: Path, files: Sequence[tuple[str, int]], size: int | None) -> np.ndarray:
+    """Some images in memory, uint8 (n, channels, size, size); None takes the shorter side of the first."""
     with _open(root / files[0][0]) as image:
-        mode = "L" if image.mode in ("1", "L") else "RGB"
-    channels = 1 if mode == "L" else 3
-    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint8, shape=(len(files), channels, size, size))
+        mode, size = _mode(image), size or min(image.size)
     paths = [str(root / path) for path, _ in files]
     jobs = [(paths[first : first + CHUNK], mode, size) for first in range(0, len(paths), CHUNK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number, images in enumerate(pool.map(_decode_chunk, jobs)):
-            array[number * CHUNK : number * CHUNK + len(images)] = images
+        return np.concatenate(list(pool.map(_decode_chunk, jobs)))
+
+
+def _decode_part(root: Path, files: Sequence[tuple[str, int]], size: int, out: Path) -> None:
+    """Write one part's images, decoded by a thread per core (Pillow decodes without holding the interpreter)."""
+    with _open(root / files[0][0]) as image:
+        channels = 1 if _mode(image) == "L" else 3
+    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint8, shape=(len(files), channels, size, size))
+    for first in range(0, len(files), PART):
+        array[first : first + PART] = decode_files(root, files[first : first + PART], size)
     array.flush()
+
+
+def _mode(image: Image.Image) -> str:
+    return "L" if image.mode in ("1", "L") else "RGB"
 
 
 def _decode_chunk(job: tuple[list[str], str, int]) -> np.ndarray:

@@ -1,49 +1,111 @@
-"""The label bank: every view of the distilled set and the teacher's logits on it, made once, read by all trials."""
+"""The label bank: views of the distilled set and what is known of them, made once, read by all trials."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.augment import Augmentation
+from trainables.augment import Augmentation, mix_labels, mixes, render
 from trainables.evaluate import predict_logits
 from trainables.seeding import make_generator
+from trainables.splits import Split
+
+#: Views smaller than this are kept as pixels; larger ones are made from their parameters in each epoch.
+RENDER_BELOW_BYTES: Final = 256 * 2**20
+RENDER_BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class LabelBank:
-    """Views and what the teacher says of them.
+    """Views and their labels.
 
     Attributes:
-        images: (V, N, channels, H, W), normalised.
-        logits: (V, N, C).
-        hard: (N,) labels, the same for every view.
+        distilled: N images and hard labels, ready or as bytes.
+        parameters: (V, N, len(COLUMNS)), a row per view and image; see `trainables.augment`.
+        logits: (V, N, C), or (1, N, C) where labels do not depend on the view, or (V, 0, C) where the teacher says
+            them inside the trial.
+        background: (channels,) value of a blank pixel.
+        pixels: (V, N, channels, H, W): the views, ready, where they are small enough to keep.
+        present: (V, N): which images a view has; None: all.
     """
 
-    images: Tensor
+    distilled: Split
+    parameters: Tensor
     logits: Tensor
-    hard: Tensor
+    background: Tensor
+    pixels: Tensor | None = None
+    present: Tensor | None = None
+
+    @property
+    def views(self) -> int:
+        """V."""
+        return len(self.parameters)
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return self.logits.shape[-1]
+
+    def order(self, view: int, generator: torch.Generator) -> Tensor:
+        """A random order of a view's images, on the device of the bank."""
+        order = torch.randperm(len(self.distilled), generator=generator).to(self.parameters.device)
+        return order if self.present is None else order[self.present[view][order]]
+
+    def images(self, view: int, order: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """Batches of a view in an order of its images, ready for a network, channels last."""
+        if self.pixels is not None:
+            ordered = self.pixels[view][order].contiguous(memory_format=torch.channels_last)
+            yield from ordered.split(batch_size)
+            return
+        for index in order.split(batch_size):
+            batch = render(self.distilled, self.parameters[view], index, self.background)
+            yield batch.contiguous(memory_format=torch.channels_last)
+
+    def teacher_logits(self, view: int, order: Tensor) -> Tensor:
+        """(n, C) of a view, float32, in an order of its images."""
+        return self.logits[view % len(self.logits)][order].float()
+
+    def hard(self, view: int, order: Tensor) -> Tensor:
+        """Labels of a view in an order of its images: (n,), or (n, C) where images are mixed."""
+        rows, labels = self.parameters[view], self.distilled.labels
+        if not mixes(rows):
+            return labels[order]
+        return mix_labels(F.one_hot(labels, self.classes).float(), rows)[order]
 
 
-def build_label_bank(
-    images: Tensor, hard: Tensor, teacher: nn.Module, *, views: int, augmentation: Augmentation
-) -> LabelBank:
-    """Augment the distilled set `views` times and label each view once.
+def draw_views(augmentation: Augmentation, n: int, size: int, *, views: int, seed: int) -> Tensor:
+    """Parameters (V, n, len(COLUMNS)) of n images of `size` pixels; view v is the same however many there are."""
+    return torch.stack([augmentation.draw(n, size, make_generator(f"view {seed}", v)) for v in range(views)])
+
+
+def build_label_bank(distilled: Split, parameters: Tensor, background: Tensor, teacher: nn.Module) -> LabelBank:
+    """Have a teacher label every image of every view once.
 
     Args:
-        images: Distilled images (N, channels, H, W), normalised.
-        hard: (N,) labels.
+        distilled: N images.
+        parameters: (V, N, len(COLUMNS)).
+        background: (channels,) value of a blank pixel.
         teacher: Network on the device of the images.
-        views: V >= 1.
-        augmentation: How views differ.
     """
-    made = [make_view(images, v, augmentation) for v in range(views)]
-    logits = [predict_logits(teacher, view) for view in made]
-    return LabelBank(torch.stack(made), torch.stack(logits), hard)
+    logits = torch.stack([_label_view(distilled, view, background, teacher) for view in parameters])
+    return LabelBank(distilled, parameters, logits, background)
 
 
-def make_view(images: Tensor, view: int, augmentation: Augmentation) -> Tensor:
-    """View number `view` of the distilled set, the same whenever it is made."""
-    return augmentation.apply(images, make_generator("view", view))
+def with_pixels(bank: LabelBank, *, below_bytes: int = RENDER_BELOW_BYTES) -> LabelBank:
+    """The bank with its views kept as pixels, if they are small enough."""
+    if 4 * bank.views * bank.distilled.images.numel() > below_bytes:
+        return bank
+    everything = torch.arange(len(bank.distilled))
+    pixels = torch.stack([render(bank.distilled, view, everything, bank.background) for view in bank.parameters])
+    return replace(bank, pixels=pixels)
+
+
+def _label_view(distilled: Split, view: Tensor, background: Tensor, teacher: nn.Module) -> Tensor:
+    """(N, C), made part by part."""
+    parts = torch.arange(len(distilled)).split(RENDER_BATCH)
+    return torch.cat([predict_logits(teacher, render(distilled, view, part, background)) for part in parts])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.names import REAL_DATASETS
 from trainables.splits import Split, as_tensor
 
 SPLIT_SEED: Final = 2024
@@ -22,8 +21,8 @@ class RealData:
     """A real dataset.
 
     Attributes:
-        train, validation, test: Disjoint splits, stratified by class.
-        classes: C.
+        train, validation, test: Disjoint splits, stratified by class; train is empty where there is none.
+        names: Of the classes, in the order of their labels.
         flips: Mirrored images keep their class.
         background: (channels,) value of a blank pixel.
         mean, std: (channels,) that ready images were normalised with; 0 and 1 before `normalise`.
@@ -32,82 +31,24 @@ class RealData:
     train: Split
     validation: Split
     test: Split
-    classes: int
+    names: tuple[str, ...]
     flips: bool
     background: Tensor
     mean: Tensor
     std: Tensor
 
+    @property
+    def classes(self) -> int:
+        """C."""
+        return len(self.names)
 
-def load_real(name: str, *, validation_frac: float) -> RealData:
-    """Load a real dataset by name; the split depends on nothing but `validation_frac`.
-
-    Args:
-        name: A name of REAL_DATASETS; see `load_tree` for images on disk.
-        validation_frac: Share of the training images held out for choosing settings, in (0, 1).
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
-    if name not in _LOADERS:
-        raise ValueError(f"unknown real data {name!r}; valid: {list(REAL_DATASETS)}.")
-    return _LOADERS[name](validation_frac)
+    @property
+    def size(self) -> int:
+        """Side of the images, pixels."""
+        return self.test.images.shape[-1]
 
 
-def normalise(real: RealData) -> RealData:
-    """The same data with zero mean and unit deviation per channel of the training split; bytes stay bytes."""
-    if real.train.images.dtype == torch.uint8:
-        return _normalise_bytes(real)
-    mean = real.train.images.mean(dim=(0, 2, 3)).view(-1, 1, 1)
-    std = real.train.images.std(dim=(0, 2, 3)).view(-1, 1, 1)
-    train, validation, test = (
-        Split((split.images - mean) / std, split.labels) for split in (real.train, real.validation, real.test)
-    )
-    background = (real.background - mean.flatten()) / std.flatten()
-    return RealData(train, validation, test, real.classes, real.flips, background, mean.flatten(), std.flatten())
-
-
-def _normalise_bytes(real: RealData) -> RealData:
-    """Give every split of bytes the training split's mean and deviation, counted from a histogram."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([_histogram(real.train.images, c) for c in range(real.train.images.shape[1])])
-    shares = counts / counts.sum(dim=1, keepdim=True)
-    mean = shares @ levels
-    std = (shares @ levels**2 - mean**2).clamp_min(1e-12).sqrt()
-    mean, std = mean.float(), std.float()
-    train, validation, test = (
-        Split(split.images, split.labels, mean, std) for split in (real.train, real.validation, real.test)
-    )
-    background = (real.background - mean) / std
-    return RealData(train, validation, test, real.classes, real.flips, background, mean, std)
-
-
-def _histogram(images: Tensor, channel: int) -> Tensor:
-    """How often each byte occurs in a channel, part by part, so that a mapped file is never in memory whole."""
-    parts = (part[:, channel].flatten().int() for part in images.split(10_000))
-    return torch.stack([torch.bincount(part, minlength=256) for part in parts]).sum(dim=0).double()
-
-
-def load_tree(arrays: Mapping[str, np.ndarray], *, classes: int, flips: bool, validation_frac: float) -> RealData:
-    """Real data from decoded images; see `decode_tree`.
-
-    Validation is split from the training part; the evaluation part is the test split.
-
-    Args:
-        arrays: {part}_images and {part}_labels of the parts "train" and "evaluation".
-        classes: C.
-        flips: Mirrored images keep their class.
-        validation_frac: Share of the training part that validation is split from, in (0, 1).
-    """
-    labels = arrays["train_labels"]
-    rest, held_out = _split_stratified(labels, validation_frac)
-    train, validation = (_take(arrays["train_images"], labels, index) for index in (rest, held_out))
-    test = _wrap(arrays["evaluation_images"], arrays["evaluation_labels"])
-    zeros = torch.zeros(train.images.shape[1])
-    return RealData(train, validation, test, classes, flips, zeros, zeros, zeros + 1)
-
-
-def _load_digits(validation_frac: float) -> RealData:
+def load_digits(validation_frac: float) -> RealData:
     """scikit-learn's digits: 1,797 real 8 x 8 scans (UCI, Alpaydin and Kaynak 1998); a third is the test split."""
     from sklearn.datasets import load_digits
 
@@ -117,7 +58,89 @@ def _load_digits(validation_frac: float) -> RealData:
     train, validation = _split_stratified(labels[rest], validation_frac)
     parts = [_take(images, labels, index) for index in (rest[train], rest[validation], test)]
     zero = torch.zeros(1)
-    return RealData(parts[0], parts[1], parts[2], 10, flips=False, background=zero, mean=zero, std=zero + 1)
+    names = tuple(map(str, range(10)))
+    return RealData(parts[0], parts[1], parts[2], names, flips=False, background=zero, mean=zero, std=zero + 1)
+
+
+def load_parts(
+    arrays: Mapping[str, np.ndarray], names: Sequence[str], *, flips: bool, validation_from: str, validation_frac: float
+) -> RealData:
+    """Real data from decoded images; see `decode_tree`.
+
+    Args:
+        arrays: {part}_images and {part}_labels of the part "evaluation" and perhaps "train".
+        names: Of the classes.
+        flips: Mirrored images keep their class.
+        validation_from: "train", "evaluation", or "auto": train where there is one. The other images of the
+            evaluation part are the test split.
+        validation_frac: Share of that part, in (0, 1).
+
+    Raises:
+        ValueError: If there is no such part, or a class would be left without images.
+    """
+    source = validation_source(arrays, validation_from)
+    kept = {part: np.arange(len(arrays[f"{part}_labels"])) for part in ("train", "evaluation") if _has(arrays, part)}
+    kept[source], held_out = _split_stratified(arrays[f"{source}_labels"], validation_frac)
+    validation = _part(arrays, source, held_out)
+    train = _part(arrays, "train", kept["train"]) if "train" in kept else _part(arrays, "evaluation", np.arange(0))
+    zeros = torch.zeros(validation.images.shape[1])
+    test = _part(arrays, "evaluation", kept["evaluation"])
+    return RealData(train, validation, test, tuple(names), flips, zeros, zeros, zeros + 1)
+
+
+def validation_source(arrays: Mapping[str, np.ndarray], asked: str) -> str:
+    """The part that validation is split from."""
+    if asked == "train" and not _has(arrays, "train"):
+        raise ValueError("validation.from: train, but the data have no train split; use auto or evaluation.")
+    return asked if asked != "auto" else "train" if _has(arrays, "train") else "evaluation"
+
+
+def _has(arrays: Mapping[str, np.ndarray], part: str) -> bool:
+    return f"{part}_labels" in arrays
+
+
+def _part(arrays: Mapping[str, np.ndarray], part: str, index: np.ndarray) -> Split:
+    """Some images of a part; all of them without a copy."""
+    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    return _wrap(images, labels) if len(index) == len(labels) else _take(images, labels, index)
+
+
+def normalise(real: RealData) -> RealData:
+    """The same data with zero mean and unit deviation per channel; bytes stay bytes.
+
+    Measured on the training split, or on the test split where there is none.
+    """
+    if real.test.images.dtype == torch.uint8:
+        return _normalise_bytes(real)
+    mean = real.train.images.mean(dim=(0, 2, 3)).view(-1, 1, 1)
+    std = real.train.images.std(dim=(0, 2, 3)).view(-1, 1, 1)
+    train, validation, test = (
+        Split((split.images - mean) / std, split.labels) for split in (real.train, real.validation, real.test)
+    )
+    background = (real.background - mean.flatten()) / std.flatten()
+    return RealData(train, validation, test, real.names, real.flips, background, mean.flatten(), std.flatten())
+
+
+def _normalise_bytes(real: RealData) -> RealData:
+    """Give every split of bytes the training split's mean and deviation, counted from a histogram."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    seen = (real.train if len(real.train) else real.test).images
+    counts = torch.stack([_histogram(seen, c) for c in range(seen.shape[1])])
+    shares = counts / counts.sum(dim=1, keepdim=True)
+    mean = shares @ levels
+    std = (shares @ levels**2 - mean**2).clamp_min(1e-12).sqrt()
+    mean, std = mean.float(), std.float()
+    train, validation, test = (
+        Split(split.images, split.labels, mean, std) for split in (real.train, real.validation, real.test)
+    )
+    background = (real.background - mean) / std
+    return RealData(train, validation, test, real.names, real.flips, background, mean, std)
+
+
+def _histogram(images: Tensor, channel: int) -> Tensor:
+    """How often each byte occurs in a channel, part by part, so that a mapped file is never in memory whole."""
+    parts = (part[:, channel].flatten().int() for part in images.split(10_000))
+    return torch.stack([torch.bincount(part, minlength=256) for part in parts]).sum(dim=0).double()
 
 
 def _split_stratified(labels: np.ndarray, frac: float) -> tuple[np.ndarray, np.ndarray]:
@@ -138,6 +161,3 @@ def _take(images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Split:
 
 def _wrap(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(as_tensor(images), as_tensor(labels.astype(np.int64)))
-
-
-_LOADERS: Final[Mapping[str, Callable[[float], RealData]]] = {"digits": _load_digits}

@@ -1,0 +1,72 @@
+"""Recipes: what the data of a trial are made from, identified by content."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.cells import Cell
+from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
+from search_spaces.settings import Data, Distilled, Fixed, Teacher
+
+#: Raise when the code that makes data from a recipe changes what it makes.
+RECIPE_VERSION = 3
+DEFAULT_IPC = 10
+DEFAULT_ROOT = "data"
+
+
+def recipe(cell: Cell) -> dict[str, Any]:
+    """What the data of a cell's trials are made from; equal recipes give equal data."""
+    settings = cell.settings
+    made = {
+        "version": RECIPE_VERSION,
+        "data": _data_recipe(settings.data, settings.data_seed),
+        "validation": settings.validation.model_dump(by_alias=True),
+        "teacher": _teacher_recipe(settings.teacher),
+        "views": settings.fixed.views,
+        "labels": settings.fixed.labels,
+    }
+    distilled = settings.data.distilled
+    if distilled.label_store and settings.fixed.labels == "stored":
+        content = distilled_hash(distilled.label_store)
+        store = {"path": distilled.label_store, "content": content, "permutations": distilled.store_permutations}
+        return made | {"label_store": store | {"batch_size": settings.fixed.batch_size}}
+    return made | {"augment": _augmentation_recipe(settings.fixed), "data_seed": settings.data_seed}
+
+
+def _data_recipe(data: Data, data_seed: int) -> dict[str, Any]:
+    """Real data by name or content, and the distilled set."""
+    made = data.model_dump(include={"real", "image_size", "class_order", "flips"}, exclude_none=True)
+    if (tree := image_tree(data)) is not None:
+        made["content"] = tree.key
+    elif data.real != "digits":
+        made |= {"content": data.real, "root": data.root or DEFAULT_ROOT, "download": data.download}
+    return made | {"distilled": _distilled_recipe(data.distilled, data_seed)}
+
+
+def _distilled_recipe(distilled: Distilled, data_seed: int) -> dict[str, Any]:
+    """A method with its settings, or a file by content with what is stated about it."""
+    if distilled.path:
+        return {"path": distilled.path, "content": distilled_hash(distilled.path), "stated": stated_of(distilled)}
+    made = {"method": distilled.method or "random", "ipc": distilled.ipc or DEFAULT_IPC}
+    made["seed"] = distilled.seed + data_seed
+    if distilled.method == "rded":
+        made |= {"crops": distilled.crops, "factor": distilled.factor, "pool": distilled.pool}
+    return made
+
+
+def _augmentation_recipe(fixed: Fixed) -> dict[str, Any]:
+    """Settings that have an effect."""
+    made: dict[str, Any] = {"kind": fixed.augment, "mix": fixed.mix}
+    if fixed.augment == "rrc":
+        made["crop_area_min"] = fixed.crop_area_min
+    return made | ({"mix_alpha": fixed.mix_alpha, "mix_prob": fixed.mix_prob} if fixed.mix != "none" else {})
+
+
+def _teacher_recipe(teacher: Teacher | None) -> dict[str, Any] | None:
+    """What a teacher is made from: how it is trained, or files by content."""
+    if teacher is None:
+        return None
+    if not teacher.weights:
+        return teacher.model_dump(exclude_none=True)
+    files = [{"path": path, "content": file_hash(path)} for path in teacher.weights]
+    return {**teacher.model_dump(include={"model", "mean", "std"}, exclude_none=True), "weights": files}

@@ -1,0 +1,180 @@
+"""Settings that are each allowed but do not fit together, or name files that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from search_spaces.errors import unknown
+from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
+from search_spaces.settings import Data, Distilled, SpaceSettings
+from search_spaces.space import Space
+from trainables.config import LOGIT_LOSSES
+from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
+from trainables.sidecar import STATED
+
+#: What a published label store fixes.
+FROZEN: Final = ("batch_size", "augment", "crop_area_min", "mix", "mix_alpha", "mix_prob", "views")
+_RDED: Final = ("crops", "factor", "pool")
+_OF_FILES: Final = (*(key for key in STATED if key != "ipc"), "label_store", "store_permutations")
+Axes = Mapping[str, Sequence[Any]]
+
+
+def incoherences(space: Space) -> list[str]:
+    """Every problem between the settings of a space, of each of its datasets."""
+    levels = [{"dataset": name} for name in space.datasets] or [{}]
+    problems = [problem for level in levels for problem in _of_dataset(space, space.at(level))]
+    return list(dict.fromkeys([*problems, *_of_training(space)]))
+
+
+def _of_dataset(space: Space, settings: SpaceSettings) -> Iterator[str]:
+    """Problems of one dataset, its teacher and what is trained on it."""
+    missing = [*_files_missing(settings), *_of_distilled(settings.data.distilled, space.axes)]
+    yield from missing
+    if not missing:
+        yield from _networks_that_do_not_fit(settings, space.axes)
+        yield from _of_labels(space, settings)
+
+
+def _files_missing(settings: SpaceSettings) -> Iterator[str]:
+    """A teacher has a network or weights; images on disk can be listed, and have a size."""
+    teacher = settings.teacher
+    if teacher is not None and teacher.model is None and not teacher.weights:
+        yield "teacher: give a model, which is then trained, or weights (checkpoint files)."
+    if teacher is not None and (teacher.mean is None) != (teacher.std is None):
+        yield "teacher: mean and std belong together; give both or none."
+    for path in (teacher and teacher.weights) or ():
+        try:
+            file_hash(path)
+        except (ValueError, OSError) as err:
+            yield f"teacher.weights: {err}"
+    yield from _of_real(settings.data)
+
+
+def _of_real(data: Data) -> Iterator[str]:
+    """Data with a name take no settings of trees."""
+    try:
+        tree = image_tree(data)
+    except (ValueError, OSError) as err:
+        yield f"data.real: {err}"
+        return
+    needs_size = tree is not None or data.real == "imagenette"
+    if needs_size and data.image_size is None:
+        yield "data.image_size: missing; give the side in pixels to which images are brought."
+    refused = [] if needs_size else ["image_size"]
+    refused += [] if tree is not None else ["class_order"]
+    refused += ["flips"] if data.real == "digits" else []
+    for key in refused:
+        if getattr(data, key) is not None:
+            yield f"data.{key}: not for {data.real}, which has its own."
+
+
+def _of_distilled(distilled: Distilled, axes: Axes) -> Iterator[str]:
+    """A set is made by a method or read from a path; each has its own keys."""
+    given = distilled.model_fields_set
+    varied = {key.removeprefix("data.distilled.") for key in axes if key.startswith("data.distilled.")}
+    if distilled.path and distilled.method:
+        yield "data.distilled: method and path exclude each other; give one."
+    if distilled.path:
+        for key in sorted((given | varied) & {*_RDED, "seed"}):
+            yield f"data.distilled.{key}: for sets that are made here; {distilled.path} is read as it is."
+        yield from _of_path(distilled)
+        return
+    if "path" not in varied:
+        for key in sorted(given & set(_OF_FILES)):
+            if getattr(distilled, key) is not None:
+                yield f"data.distilled.{key}: describes a file; give data.distilled.path."
+
+
+def _of_path(distilled: Distilled) -> Iterator[str]:
+    for key in ("path", "label_store"):
+        path = getattr(distilled, key)
+        try:
+            if path is not None:
+                distilled_hash(path)
+        except (ValueError, OSError) as err:
+            yield f"data.distilled.{key}: {err}"
+    try:
+        stated_of(distilled)
+    except (ValueError, OSError) as err:
+        yield f"data.distilled: {err}"
+
+
+def _of_labels(space: Space, settings: SpaceSettings) -> Iterator[str]:
+    """Labels come from somewhere, and losses can use them."""
+    sources = space.axes.get("labels", [settings.fixed.labels])
+    distilled = settings.data.distilled
+    needs_teacher = sorted({"bank", "online"} & set(sources))
+    if settings.teacher is None and needs_teacher:
+        yield f"teacher: missing; labels: {' and '.join(needs_teacher)} are a teacher's. Give one, or stored or hard."
+    if settings.teacher is None and distilled.method == "rded":
+        yield "teacher: missing; rded needs one, which judges crops."
+    if "hard" in sources:
+        for name in sorted({arm.loss for arm in space.arms} & set(LOGIT_LOSSES)):
+            yield f"scientific.loss: {name} compares logits, which labels: hard do not have; leave it out."
+    yield from _of_stored(space, settings, stored="stored" in sources)
+
+
+def _of_stored(space: Space, settings: SpaceSettings, *, stored: bool) -> Iterator[str]:
+    """Stored labels come with a set on disk."""
+    distilled = settings.data.distilled
+    if stored and not distilled.path:
+        yield "fixed.labels: stored, but the distilled set is made here; give data.distilled.path."
+    if distilled.label_store and not stored:
+        yield "data.distilled.label_store: given, but not used; give labels: stored."
+    if distilled.label_store and stored:
+        yield from _frozen(space, settings)
+
+
+def _frozen(space: Space, settings: SpaceSettings) -> Iterator[str]:
+    """What a published label store has fixed and a space may not vary."""
+    for key in [*space.axes, *(factor.name for factor in space.nuisance)]:
+        if key in (*FROZEN, "data.distilled.ipc"):
+            yield f"{key}: frozen by data.distilled.label_store, so it cannot vary; drop the store or the factor."
+    for key in sorted(settings.fixed.model_fields_set & (set(FROZEN) - {"batch_size", "views"})):
+        if getattr(settings.fixed, key) != type(settings.fixed).model_fields[key].default:
+            yield f"fixed.{key}: frozen by data.distilled.label_store; leave it out."
+
+
+def _networks_that_do_not_fit(settings: SpaceSettings, axes: Axes) -> Iterator[str]:
+    """A convnet halves its image once per layer; group norm splits its channels."""
+    size = IMAGE_SIZES.get(settings.data.real) or settings.data.image_size or 1
+    teacher = settings.teacher
+    trained = [teacher.model] if teacher and teacher.model and not teacher.weights else []
+    named = {"teacher.model": trained, "student": axes.get("student", [settings.fixed.student])}
+    for where, names in named.items():
+        for name in names:
+            if 2 ** CONVNETS.get(name, 0) > size:
+                yield f"{where}: {name} halves images more often than their {size} pixels allow."
+    factor = settings.data.distilled.factor
+    if size % factor:
+        yield f"data.distilled.factor: must divide the images' side of {size} pixels, got {factor}."
+    norms = {"norm": axes.get("norm", [settings.fixed.norm]), "teacher.norm": [teacher.norm] if teacher else []}
+    wide = {"norm": axes.get("width", [settings.fixed.width]), "teacher.norm": [teacher.width] if teacher else []}
+    for (where, kinds), names in zip(norms.items(), reversed(named.values()), strict=True):
+        if "group" in kinds and any(width % NORM_GROUPS for width in wide[where]):
+            yield f"{where}: group needs a width that {NORM_GROUPS} divides, got {wide[where]}."
+        if "resnet18_modified" in names and not set(kinds) <= set(RESNET_NORMS):
+            yield f"{where}: resnet18_modified has {' or '.join(RESNET_NORMS)}, got {kinds}."
+
+
+def _of_training(space: Space) -> Iterator[str]:
+    """Problems that no dataset has a part in."""
+    settings, axes, nuisance = space.settings, space.axes, space.nuisance
+    if "best" not in settings.confirm:
+        yield "confirm: must contain best, which cell values are made of; give [best, shared]."
+    if settings.nuisance and not nuisance:
+        yield "nuisance: draws alone tune nothing; add a factor, such as lr."
+    optimizers = axes.get("optimizer", [settings.fixed.optimizer])
+    if any(factor.name == "momentum" for factor in nuisance) and not set(optimizers) & set(MOMENTUM_OPTIMIZERS):
+        yield f"nuisance.momentum: {', '.join(optimizers)} has none, so it cannot be tuned."
+    warmup = max(axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
+    if warmup >= settings.fixed.epochs:
+        yield f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}."
+    if settings.protocol == "paper" and nuisance:
+        yield "protocol: paper compares at one fixed lr; remove the nuisance section or use tuned."
+    strata = settings.early_stopping.stratify if settings.early_stopping else "cell"
+    known = ["loss", *axes]
+    for factor in [] if strata == "cell" else strata:
+        if factor not in known:
+            yield f"early_stopping.stratify: {unknown(factor, known, 'factor')}"

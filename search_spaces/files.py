@@ -1,0 +1,79 @@
+"""Files that a space names: what identifies their content, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from search_spaces.settings import Data, Distilled
+from trainables.config import content_hash
+from trainables.names import REAL_DATASETS
+from trainables.sidecar import STATED, read_sidecar, sidecar_of
+from trainables.trees import Tree, list_folder, list_tree
+
+
+def file_hash(path: str) -> str:
+    """SHA-256 of a file, read once as long as it does not change.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    place = Path(path).expanduser()
+    if not place.is_file():
+        raise ValueError(f"{path}: no such file.")
+    return _hash_of(place, place.stat().st_mtime_ns, place.stat().st_size)
+
+
+@lru_cache
+def _hash_of(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def distilled_hash(path: str) -> str:
+    """Content of a distilled set or label store: a file with the labels beside it, or a folder's names and sizes.
+
+    Raises:
+        ValueError: If there is no such file or folder.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return list_folder(str(place))
+    labels = place.with_name(place.name.replace("images", "labels"))
+    beside = [file_hash(str(labels))] if labels != place and labels.is_file() else []
+    return content_hash([file_hash(path), *beside])
+
+
+def stated_of(distilled: Distilled) -> dict[str, Any]:
+    """What is known of a file that it cannot tell: the sidecar, overruled by the space.
+
+    Raises:
+        ValueError: If the sidecar is not readable, or holds a key or a value that is not allowed.
+    """
+    assert distilled.path is not None
+    place = Path(distilled.path).expanduser()
+    sidecar = read_sidecar(place)
+    if unknown := sorted(set(sidecar) - set(STATED)):
+        raise ValueError(f"{sidecar_of(place)}: unknown key {unknown[0]!r}; valid: {list(STATED)}.")
+    try:
+        checked = Distilled.model_validate(sidecar)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{sidecar_of(place)}: {where}: {first['msg']}, got {first['input']!r}.") from err
+    return checked.stated | distilled.stated
+
+
+def image_tree(data: Data) -> Tree | None:
+    """The tree that holds the real data, listed; None for data with a name of their own.
+
+    Raises:
+        ValueError: If the folder is no image tree.
+    """
+    if data.real in REAL_DATASETS:
+        return None
+    return list_tree(data.real, tuple(data.class_order) if data.class_order else None)

@@ -1,0 +1,175 @@
+"""Views: rows of parameters that make the same pixels whenever they are applied."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trainables.augment import COLUMNS, Augmentation, augment, identity_rows, mix_labels, mixes, render
+from trainables.names import DSA_OPERATIONS
+from trainables.seeding import make_generator
+from trainables.splits import Split
+
+IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+BLANK = torch.zeros(3)
+ALL = torch.arange(4)
+
+
+def rows(n: int = 4, **changed: float) -> torch.Tensor:
+    """Rows that leave n images as they are, but for the columns given."""
+    made = identity_rows(n) | {name: torch.full((n,), value) for name, value in changed.items()}
+    return torch.stack([made[name] for name in COLUMNS], dim=1)
+
+
+def drawn(augmentation: Augmentation, n: int = 300, size: int = 8) -> dict[str, torch.Tensor]:
+    view = augmentation.draw(n, size, make_generator("test", 0))
+    return dict(zip(COLUMNS, view.unbind(dim=1), strict=True))
+
+
+def acting(p: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Which images each operation of DSA changes."""
+    return {
+        "crop": (p["shift_x"] != 0) | (p["shift_y"] != 0),
+        "scale": (p["scale_x"] != 1) | (p["scale_y"] != 1),
+        "rotate": p["angle"] != 0,
+        "color": (p["brightness"] != 0) & (p["saturation"] != 1) & (p["contrast"] != 1),
+        "cutout": p["cut_side"] > 0,
+        "flip": p["flip"] == 1,
+    }
+
+
+def test_identity_rows_change_no_bit() -> None:
+    assert torch.equal(augment(IMAGES, rows(), BLANK), IMAGES)
+    assert torch.equal(drawn(Augmentation("none", flips=True))["share"], torch.ones(300))
+
+
+def test_a_neutral_sampling_grid_changes_nothing() -> None:
+    """The rows act (a cutout of one pixel far outside), so the images go through the whole pipeline."""
+    torch.testing.assert_close(augment(IMAGES, rows(cut_x=9.0, cut_side=0.1), BLANK), IMAGES)
+
+
+def test_flip_mirrors() -> None:
+    torch.testing.assert_close(augment(IMAGES, rows(flip=1.0), BLANK), IMAGES.flip(-1))
+
+
+@pytest.mark.parametrize("kind", ["dsa", "rrc", "color_crop_cutout_flip_scale_rotate"])
+def test_nothing_is_flipped_where_classes_have_a_handedness(kind: str) -> None:
+    assert drawn(Augmentation(kind, flips=True))["flip"].any()
+    assert not drawn(Augmentation(kind, flips=False))["flip"].any()
+
+
+def test_shift_moves_pixels_and_fills_with_background() -> None:
+    """A shift of 1/8 of 8 pixels moves by one pixel; what moves in is background."""
+    moved = augment(IMAGES, rows(shift_x=1 / 8), BLANK + 7)
+    torch.testing.assert_close(moved[..., :-1], IMAGES[..., 1:])
+    torch.testing.assert_close(moved[..., -1], torch.full((4, 3, 8), 7.0))
+
+
+def test_cutout_blanks_a_square_of_half_the_side() -> None:
+    cut = augment(IMAGES, rows(cut_side=0.5), BLANK - 1)
+    assert (cut[:, :, 2:6, 2:6] == -1).all()
+    assert (cut == -1).sum() == 4 * 3 * 16
+
+
+def test_colour_changes_by_hand() -> None:
+    """Brightness is added; saturation 0 makes grey; contrast 1/2 halves the distance to the image mean."""
+    torch.testing.assert_close(augment(IMAGES, rows(brightness=0.4), BLANK), IMAGES + 0.4)
+    grey = augment(IMAGES, rows(saturation=0.0), BLANK)
+    torch.testing.assert_close(grey, IMAGES.mean(1, keepdim=True).expand_as(IMAGES))
+    mean = IMAGES.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(augment(IMAGES, rows(contrast=0.5), BLANK), mean + (IMAGES - mean) / 2)
+
+
+def test_dsa_acts_as_gifts_evaluation_does() -> None:
+    """Colour and cutout on every image, one of crop, scale and rotate on each, half of them flipped."""
+    p = drawn(Augmentation("dsa", flips=True))
+    acts = acting(p)
+    assert acts["color"].all()
+    assert acts["cutout"].all()
+    kinds = torch.stack([acts["crop"], acts["scale"], acts["rotate"]])
+    assert (kinds.sum(0) == 1).all()
+    assert (kinds.sum(1) > 60).all()
+    assert p["angle"].abs().max() <= math.radians(15)
+    assert 100 < acts["flip"].sum() < 200
+
+
+def test_a_strategy_is_one_of_its_operations_on_each_image() -> None:
+    acts = acting(drawn(Augmentation("_".join(DSA_OPERATIONS), flips=True), n=3000))
+    assert torch.stack(list(acts.values())).sum(0).max() == 1
+    assert all(count > 200 for count in (int(a.sum()) for a in acts.values()))
+    some = acting(drawn(Augmentation("color_crop", flips=True)))
+    assert ((some["color"] | some["crop"]) & ~(some["color"] & some["crop"])).all()
+    assert not any(some[name].any() for name in ("scale", "rotate", "cutout", "flip"))
+
+
+def test_resized_crops_stay_inside_and_respect_the_smallest_area() -> None:
+    p = drawn(Augmentation("rrc", flips=True, crop_area_min=0.5), n=3000)
+    assert ((p["shift_x"].abs() + p["scale_x"] / 2) <= 0.5 + 1e-6).all()
+    area = p["scale_x"] * p["scale_y"]
+    assert 0.37 < area.min() < 0.52, "a side longer than the image is cut off"
+    assert area.max() > 0.95
+
+
+def test_a_resized_crop_is_the_box_stretched() -> None:
+    """The left upper quarter, doubled by nearest pixels, has the same mean as the crop."""
+    crop = augment(IMAGES, rows(scale_x=0.5, scale_y=0.5, shift_x=-0.25, shift_y=-0.25), BLANK)
+    expected = F.interpolate(IMAGES[..., :4, :4], scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(crop[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+
+
+def test_cutmix_pastes_the_partners_box() -> None:
+    """A box of 4 x 8 pixels on the left: half the image is the partner's, and half the label."""
+    view = rows(share=0.5, box_w=0.5, box_h=1.0)
+    view[:, COLUMNS.index("partner")] = torch.tensor([1.0, 0, 3, 2])
+    mixed = render(Split(IMAGES, ALL), view, ALL, BLANK)
+    assert torch.equal(mixed[..., :4], IMAGES[[1, 0, 3, 2]][..., :4])
+    assert torch.equal(mixed[..., 4:], IMAGES[..., 4:])
+    labels = mix_labels(F.one_hot(ALL).float(), view)
+    assert labels[0].tolist() == [0.5, 0.5, 0, 0]
+
+
+def test_mixup_blends_images_and_labels() -> None:
+    view = rows(share=0.75)
+    view[:, COLUMNS.index("partner")] = torch.tensor([1.0, 0, 3, 2])
+    mixed = render(Split(IMAGES, ALL), view, ALL, BLANK)
+    torch.testing.assert_close(mixed[0], 0.75 * IMAGES[0] + 0.25 * IMAGES[1])
+    assert mix_labels(F.one_hot(ALL).float(), view)[2].tolist() == [0, 0, 0.75, 0.25]
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+def test_shares_follow_the_beta_distribution_and_boxes_have_their_area(mix: str) -> None:
+    """Beta(1, 1) is uniform: mean 1/2 for MixUp; CutMix loses area where its box leaves the image."""
+    p = drawn(Augmentation("none", flips=True, mix=mix), n=4000, size=32)
+    assert (p["share"] >= 0).all()
+    assert (p["share"] <= 1).all()
+    assert abs(p["share"].mean() - (0.5 if mix == "mixup" else 0.65)) < 0.06
+    assert sorted(p["partner"].long().tolist()) == list(range(4000)), "every image is a partner once"
+    if mix == "cutmix":
+        torch.testing.assert_close(p["share"], 1 - p["box_w"] * p["box_h"])
+        whole = p["box_w"] * 32
+        torch.testing.assert_close(whole, whole.round())
+
+
+def test_mix_prob_leaves_the_others_unmixed() -> None:
+    p = drawn(Augmentation("none", flips=True, mix="cutmix", mix_prob=0.25), n=4000, size=32)
+    assert 0.2 < (p["share"] < 1).float().mean() < 0.26
+
+
+def test_mixed_images_are_augmented_first_each_by_its_own_row() -> None:
+    view = rows(share=0.5)
+    view[:, COLUMNS.index("partner")] = torch.tensor([1.0, 0, 3, 2])
+    view[1, COLUMNS.index("flip")] = 1
+    mixed = render(Split(IMAGES, ALL), view, torch.tensor([0]), BLANK)
+    torch.testing.assert_close(mixed[0], 0.5 * IMAGES[0] + 0.5 * IMAGES[1].flip(-1))
+    assert mixes(view)
+
+
+@pytest.mark.parametrize("kind", ["dsa", "rrc", "flip_rotate"])
+def test_a_part_of_a_view_is_that_part_of_the_whole(kind: str) -> None:
+    images = Split((IMAGES * 255).to(torch.uint8), ALL, torch.full((3,), 0.5), torch.full((3,), 0.25))
+    view = Augmentation(kind, flips=True, mix="cutmix").draw(4, 8, make_generator("test", 1))
+    whole = render(images, view, ALL, BLANK)
+    torch.testing.assert_close(render(images, view, torch.tensor([2, 0]), BLANK), whole[[2, 0]])

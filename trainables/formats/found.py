@@ -1,0 +1,72 @@
+"""What was recognised, and what a file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.data.decode import decode_files
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Image files not decoded yet.
+
+    Attributes:
+        root: Folder.
+        files: (path below root, index into `names`).
+        names: Class folders.
+        numbered: The folders' names are the labels.
+    """
+
+    root: Path
+    files: tuple[tuple[str, int], ...]
+    names: tuple[str, ...]
+    numbered: bool
+
+    def decode(self, index: np.ndarray, size: int | None) -> Tensor:
+        """Some images, uint8 (n, channels, size, size); None keeps the size of the first."""
+        return torch.from_numpy(decode_files(self.root, [self.files[i] for i in index], size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a path was recognised as.
+
+    Attributes:
+        kind: "distilled", "labels" or "checkpoint".
+        format: A word for the layout, such as "gift" or "fkd".
+        images: (N, channels, H, W) float or uint8, or files; None where there are none.
+        hard: (N,) labels.
+        soft: (N, C) labels that came with the images.
+        label_kind: Of `soft`, where the content proves it: "prob" or "logit".
+        classes: C, where the content tells it.
+        pixel_space: Where the format fixes it: "uint8", "raw01", "meanstd" or "zca".
+        asks: Keys of STATED that the user must give before the set can be used.
+        problems: What is doubtful or wrong, in sentences.
+        details: Further facts for `inspect`.
+    """
+
+    kind: str
+    format: str
+    images: Tensor | ImageFiles | None = None
+    hard: Tensor | None = None
+    soft: Tensor | None = None
+    label_kind: str | None = None
+    classes: int | None = None
+    pixel_space: str | None = None
+    asks: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def kind_of_rows(soft: Tensor) -> str:
+    """What rows of soft labels are: "prob" if every row is a distribution, else "logit"."""
+    rows = soft.float()
+    return "prob" if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < 1e-3).all()) else "logit"

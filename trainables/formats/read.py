@@ -1,0 +1,205 @@
+"""Read a distilled set as students are trained on it: what the file holds, completed by what the user states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.formats.found import Found, ImageFiles, kind_of_rows
+from trainables.formats.recognise import recognise_path
+from trainables.formats.tensors import experiment_of
+from trainables.sidecar import STATED
+
+
+@dataclass(frozen=True, slots=True)
+class DistilledFile:
+    """A distilled set before it is brought to the pixels that students see.
+
+    Attributes:
+        images: (N, channels, H, W), uint8, or float in `pixel_space`.
+        hard: (N,) labels in the real data's order.
+        soft: (N, C) labels that came with the images, or None.
+        label_kind: Of `soft`: "prob" or "logit"; "hard" without.
+        pixel_space: "uint8", "raw01", "meanstd" or "zca".
+        mean, std: Per channel, where the space is "meanstd".
+        format: What it was recognised as.
+        listed: Which image each file is, in torchvision's ImageFolder order; None for a part of the files, or tensors.
+    """
+
+    images: Tensor
+    hard: Tensor
+    soft: Tensor | None
+    label_kind: str
+    pixel_space: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    format: str
+    listed: Tensor | None
+
+
+def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[str], size: int) -> DistilledFile:
+    """A distilled set from disk.
+
+    Args:
+        path: File or folder.
+        given: Keys of STATED that the user gave.
+        classes: Names of the real data's classes in the order of their labels.
+        size: Side of the real images, pixels; files are decoded to it, tensors must have it.
+
+    Raises:
+        ValueError: If the set is damaged, does not fit the real data, or a key that it asks for is missing.
+    """
+    found = recognise_path(path)
+    if found.kind != "distilled":
+        raise ValueError(f"{path}: {found.kind} ({found.format}), not a distilled set.")
+    _require_stated(found, given, path, classes)
+    if found.format == "dc" and "experiment" in given:
+        file = path if path.is_file() else next(path.glob("res_*.pt"))
+        images_then, hard_then = experiment_of(file, given["experiment"])
+        found = replace(found, images=images_then, hard=hard_then)
+    hard = _hard_labels(found, given, path)
+    hard = _in_real_order(found, given, hard, classes, path)
+    if int(hard.max()) + 1 != len(classes):
+        raise ValueError(f"{path}: {int(hard.max()) + 1} classes, the real data have {len(classes)}.")
+    soft = _soft_labels(found, given, len(classes), path)
+    keep = _first_per_class(hard, given.get("ipc"), path)
+    images = found.images
+    assert images is not None
+    pixels = images.decode(keep.numpy(), size) if isinstance(images, ImageFiles) else images[keep]
+    hard, soft = hard[keep], None if soft is None else soft[keep]
+    factor = given.get("decode_factor", 1)
+    if factor > 1:
+        pixels, hard = unpack(pixels, factor), hard.repeat_interleave(factor**2)
+    space = "uint8" if pixels.dtype == torch.uint8 else given.get("pixel_space") or found.pixel_space
+    assert space is not None
+    _require_pixels(pixels, space, given, size, path)
+    constants = [tuple(map(float, given.get(key, ()))) for key in ("mean", "std")]
+    kind = "hard" if soft is None else given.get("label_kind") or found.label_kind or kind_of_rows(soft)
+    return DistilledFile(
+        pixels, hard, soft, kind, space, constants[0], constants[1], found.format, _listed(images, keep)
+    )
+
+
+def unpack(images: Tensor, factor: int) -> Tensor:
+    """Images that hold factor x factor others, each brought to full size: (N, c, H, W) to (N factor^2, c, H, W).
+
+    Source: Kim et al. 2022 (IDC), arXiv:2205.14959, multi-formation.
+    """
+    n, c, size, _ = images.shape
+    if size % factor:
+        raise ValueError(f"decode_factor: must divide the images' side of {size} pixels, got {factor}.")
+    part = size // factor
+    tiles = images.reshape(n, c, factor, part, factor, part).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, part, part)
+    return F.interpolate(tiles.float(), size=(size, size), mode="bilinear", align_corners=False)
+
+
+def missing_keys(found: Found, given: Mapping[str, Any]) -> list[str]:
+    """Keys that a set asks for and nobody stated; normalised pixels need their constants."""
+    asked = [*found.asks]
+    if "pixel_space" in asked and given.get("pixel_space") == "meanstd":
+        asked += ["mean", "std"]
+    return [key for key in asked if given.get(key) is None]
+
+
+def _require_stated(found: Found, given: Mapping[str, Any], path: Path, classes: Sequence[str]) -> None:
+    missing = missing_keys(found, given)
+    if "class_order" in missing and isinstance(found.images, ImageFiles) and set(found.images.names) <= set(classes):
+        missing.remove("class_order")
+    if missing:
+        what = "; ".join(f"{key}: {STATED[key]}" for key in missing)
+        raise ValueError(f"{path}: recognised as {found.format}, which cannot tell everything; state {what}.")
+    if found.format == "kip" and given.get("pixel_space") == "zca":
+        raise ValueError(f"{path}: KIP whitens by a recipe of its own, which is not supported; use another set.")
+
+
+def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
+    """As stored, or by position: class-major sets without hard labels."""
+    if found.hard is not None:
+        return found.hard
+    assert isinstance(found.images, Tensor)
+    n = len(found.images)
+    if found.soft is not None:
+        if found.format in ("frepo", "kip", "gift"):
+            return found.soft.argmax(dim=1)
+        ipc, rest = divmod(n, found.soft.shape[1])
+        if rest:
+            raise ValueError(f"{path}: {n} images cannot be the same number of each of {found.soft.shape[1]} classes.")
+    elif n % (ipc := given["ipc"]):
+        raise ValueError(f"{path}: ipc: must divide the {n} images, got {ipc}.")
+    return torch.arange(n) // ipc
+
+
+def _in_real_order(found: Found, given: Mapping[str, Any], hard: Tensor, classes: Sequence[str], path: Path) -> Tensor:
+    """Labels as the real data count them."""
+    order = given.get("class_order", "index")
+    names = found.images.names if isinstance(found.images, ImageFiles) and not found.images.numbered else None
+    if names is not None and order == "index":
+        order = list(classes)  # every folder has the name of a real class
+    if names is not None:
+        order = sorted(names) if order == "sorted" else order
+        if sorted(order) != sorted(names):
+            raise ValueError(f"{path}: class_order must name every class folder once, got {order[:5]}... .")
+        return torch.tensor([order.index(name) for name in names])[hard]
+    if order in ("index", "sorted"):
+        return hard
+    if sorted(order) != sorted(classes):
+        odd = sorted(set(order) ^ set(classes))
+        raise ValueError(f"{path}: class_order must hold the names of the real classes; it differs in {odd[:5]}.")
+    return torch.tensor([list(classes).index(name) for name in order])[hard]
+
+
+def _soft_labels(found: Found, given: Mapping[str, Any], classes: int, path: Path) -> Tensor | None:
+    if found.soft is None or given.get("label_kind") == "hard":
+        return None
+    if found.soft.shape[1] != classes:
+        raise ValueError(f"{path}: soft labels for {found.soft.shape[1]} classes, the real data have {classes}.")
+    if given.get("label_kind") == "prob" and kind_of_rows(found.soft) != "prob":
+        raise ValueError(f"{path}: label_kind: prob, but rows are negative or do not sum to 1; give logit or hard.")
+    if isinstance(order := given.get("class_order"), list) and order:
+        raise ValueError(f"{path}: class_order cannot reorder soft labels; give index.")
+    return found.soft
+
+
+def _first_per_class(hard: Tensor, ipc: int | None, path: Path) -> Tensor:
+    """Indices of the first images of each class, in file order; all without a limit."""
+    if ipc is None:
+        return torch.arange(len(hard))
+    keep = []
+    for label in hard.unique():
+        members = (hard == label).nonzero().flatten()
+        if len(members) < ipc:
+            raise ValueError(f"{path}: ipc: class {int(label)} has {len(members)} images, got {ipc}.")
+        keep.append(members[:ipc])
+    return torch.cat(keep).sort().values
+
+
+def _require_pixels(pixels: Tensor, space: str, given: Mapping[str, Any], size: int, path: Path) -> None:
+    """The space that was stated is possible, and the images have the real images' size."""
+    if pixels.shape[-1] != size:
+        raise ValueError(f"{path}: images of {pixels.shape[-1]} pixels, the real data have {size}.")
+    if pixels.dtype == torch.uint8:
+        if given.get("pixel_space", "uint8") != "uint8":
+            raise ValueError(f"{path}: pixel_space: its pixels are bytes, got {given['pixel_space']}.")
+        return
+    low, high = float(pixels.min()), float(pixels.max())
+    inside = low >= -0.1 and high <= 1.1
+    if space == "raw01" and not inside:
+        raise ValueError(f"{path}: pixel_space: raw01, but pixels are {low:.3g} to {high:.3g}; give meanstd or zca.")
+    if space in ("meanstd", "zca") and low >= 0 and inside:
+        raise ValueError(f"{path}: pixel_space: {space}, but pixels are {low:.3g} to {high:.3g}, which is raw01.")
+    for key in ("mean", "std") if space == "meanstd" else ():
+        if len(given[key]) != pixels.shape[1]:
+            raise ValueError(f"{path}: {key}: one number per channel ({pixels.shape[1]}), got {given[key]}.")
+
+
+def _listed(images: Tensor | ImageFiles, keep: Tensor) -> Tensor | None:
+    """ImageFolder sorts folders as text, which unpadded numbers are not."""
+    if isinstance(images, Tensor) or len(keep) < len(images.files):
+        return None
+    return torch.tensor(sorted(range(len(images.files)), key=lambda i: images.files[i][0].split("/")))

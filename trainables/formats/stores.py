@@ -1,0 +1,272 @@
+"""Published label stores (FKD): teacher logits for every image of every epoch, with the augmentation they belong to.
+
+A store is a label bank that somebody else computed: each stored epoch becomes a view. Layout:
+`epoch_E/batch_B.tar`, a torch file [coords, flip, mix_index, mix_lam, mix_bbox, logits, ...]; 6 entries (SRe2L, CDA,
+D4M, CV-DD, FADRM, LPLD), 7 with image indices (G-VBSM) or sample weights (WMDD), 8 (EDC).
+
+Source: Shen and Xing 2022, arXiv:2112.01528 (FKD); Yin et al. 2023, arXiv:2306.13092 (SRe2L).
+Differs: crops are resampled bilinearly without antialiasing, which differs where a crop is larger than the output.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from trainables.augment import COLUMNS, identity_rows
+from trainables.formats.found import Found
+from trainables.models import safe_load
+
+SAMPLER_SEED: Final = 42
+_LPQLD: Final = "LPQLD's quantised or pruned labels; they keep too little to replay, use LPLD's or SRe2L's store"
+
+
+@dataclass(frozen=True)
+class LabelStore:
+    """Batches of stored epochs.
+
+    Attributes:
+        root: Folder.
+        epochs: Files of each stored epoch, in order.
+        layout: "fkd6", "fkd7-index", "fkd7-weight" or "fkd8".
+        batch_size: Of every batch but an epoch's last.
+        classes: C.
+        order: Image indices by epoch where a file tells them (LPLD).
+    """
+
+    root: Path
+    epochs: tuple[tuple[Path, ...], ...]
+    layout: str
+    batch_size: int
+    classes: int
+    order: dict[str, list[int]] | None
+
+    @cached_property
+    def images(self) -> int:
+        """Labels in the first epoch."""
+        last = _read_batch(self.epochs[0][-1], self.classes)
+        return self.batch_size * (len(self.epochs[0]) - 1) + len(last[5])
+
+
+def open_store(root: Path) -> LabelStore | None:
+    """The label store in a folder, None if there is none.
+
+    Raises:
+        ValueError: If it is damaged or of a kind that is refused.
+    """
+    folders = sorted(root.glob("epoch_*"), key=lambda path: _number(path.name))
+    if not folders:
+        if any(root.glob("batch_*.tar")):
+            raise ValueError(f"{root}: {_LPQLD}.")
+        return None
+    epochs = tuple(tuple(sorted(path.glob("batch_*.tar"), key=lambda p: _number(p.name))) for path in folders)
+    for folder, files in zip(folders, epochs, strict=True):
+        if [_number(path.name) for path in files] != list(range(len(files))) or not files:
+            raise ValueError(f"{folder}: batches must be 0, 1, ...; got {[path.name for path in files][:5]}.")
+    first = _read_batch(epochs[0][0], None)
+    listed = root / "sampler_indices_epoch.json"
+    order = _read_order(listed) if listed.is_file() else None
+    return LabelStore(root, epochs, _layout(first, epochs[0][0]), len(first[5]), first[5].shape[1], order)
+
+
+def recognise_store(root: Path) -> Found | None:
+    """A label store as `inspect` shows it."""
+    store = open_store(root)
+    if store is None:
+        return None
+    weights = ("its sample weights are not applied.",) * (store.layout == "fkd7-weight")
+    details = {"epochs": len(store.epochs), "batch_size": store.batch_size, "images": store.images}
+    return Found(
+        kind="labels",
+        format=store.layout,
+        label_kind="logit",
+        classes=store.classes,
+        problems=weights,
+        details=details | {"order": "listed" if _tells_order(store) else "seed 42 of a random sampler"},
+    )
+
+
+def read_store(
+    store: LabelStore, hard: Tensor, size: int, *, views: int, permutations: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first stored epochs as views.
+
+    Args:
+        store: What to read.
+        hard: (N,) labels of the images, in ImageFolder's order of their files.
+        size: Side of the images that were labelled, pixels.
+        views: V, at most the stored epochs.
+        permutations: Random permutations that the sampler drew per epoch: 2 (torch >= 1.12) or 1; None tries both and
+            takes the one under which labels and images agree. Needed only where no file tells the order.
+
+    Returns:
+        Parameters (V, N, len(COLUMNS)); logits (V, N, C), float16; which images each epoch has, (V, N) bool.
+
+    Raises:
+        ValueError: If a batch is damaged, or labels do not belong to these images.
+    """
+    if _tells_order(store):
+        return _require_agreement(store, hard, _read_views(store, hard, size, views, 0))
+    tries = [permutations] if permutations else [2, 1]
+    for number in tries:
+        found = _read_views(store, hard, size, views, number)
+        if _agreement(hard, found) > _least_agreement(store.classes):
+            return found
+    return _require_agreement(store, hard, found)
+
+
+def _read_views(
+    store: LabelStore, hard: Tensor, size: int, views: int, permutations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = len(hard)
+    parameters = torch.stack([torch.stack([identity_rows(n)[c] for c in COLUMNS], dim=1)] * views)
+    logits = torch.zeros(views, n, store.classes, dtype=torch.float16)
+    present = torch.zeros(views, n, dtype=torch.bool)
+    shuffled = _sampler_orders(n, permutations) if permutations else None
+    for view, files in enumerate(store.epochs[:views]):
+        order = next(shuffled) if shuffled else _listed_order(store, view, n)
+        first = 0
+        for file in files:
+            batch = _read_batch(file, store.classes)
+            count = len(batch[5])
+            index = batch[6].long() if _has_index(store) else order[first : first + count]
+            if len(index) != count or int(index.max()) >= n:
+                raise ValueError(f"{file}: labels more images than the set's {n}.")
+            parameters[view, index] = _rows(batch, index, size, file)
+            logits[view, index] = batch[5].half()
+            present[view, index] = True
+            first += count
+    return parameters, logits, present
+
+
+def _rows(batch: list[Any], index: Tensor, size: int, file: Path) -> Tensor:
+    """A batch's augmentation as rows of a view's table."""
+    rows = identity_rows(len(index))
+    top, left, height, width = batch[0].float().unbind(dim=1)
+    rows |= {"scale_x": width, "scale_y": height, "shift_x": left + width / 2 - 0.5, "shift_y": top + height / 2 - 0.5}
+    rows["flip"] = batch[1].float()
+    if batch[2] is not None:
+        rows["partner"] = index[batch[2].long()].float()
+        rows |= _mixing(batch, size, len(index), file)
+    return torch.stack([rows[name] for name in COLUMNS], dim=1)
+
+
+def _mixing(batch: list[Any], size: int, count: int, file: Path) -> dict[str, Tensor]:
+    """The share, and CutMix's box: its x counts rows, as `img[:, :, x1:x2, y1:y2]` does."""
+    if batch[4] is None:
+        values = {"share": float(batch[3])}
+    else:
+        x1, y1, x2, y2 = (int(number) for number in batch[4])
+        if not 0 <= x1 <= x2 <= size or not 0 <= y1 <= y2 <= size:
+            raise ValueError(f"{file}: its box {[x1, y1, x2, y2]} is outside images of {size} pixels.")
+        box = {"box_x": y1 / size, "box_y": x1 / size, "box_w": (y2 - y1) / size, "box_h": (x2 - x1) / size}
+        values = box | {"share": 1 - box["box_w"] * box["box_h"]}
+    return {name: torch.full((count,), value) for name, value in values.items()}
+
+
+def _sampler_orders(n: int, permutations: int) -> Iterator[Tensor]:
+    """Torch's RandomSampler under seed 42, epoch after epoch; its later versions draw a second, unused permutation."""
+    generator = torch.Generator().manual_seed(SAMPLER_SEED)
+    while True:
+        yield torch.randperm(n, generator=generator)
+        for _ in range(permutations - 1):
+            torch.randperm(n, generator=generator)
+
+
+def _listed_order(store: LabelStore, view: int, n: int) -> Tensor:
+    if store.order is None:
+        return torch.arange(n)
+    if str(view) not in store.order:
+        raise ValueError(f"{store.root}/sampler_indices_epoch.json: epoch {view} is missing.")
+    return torch.tensor(store.order[str(view)])
+
+
+def _agreement(hard: Tensor, found: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Share of labels whose largest logit is the class of the image that fills most of the picture."""
+    parameters, logits, present = found
+    share, partner = parameters[..., COLUMNS.index("share")], parameters[..., COLUMNS.index("partner")].long()
+    main = torch.where(share >= 0.5, hard.expand_as(share), hard[partner])
+    return (logits.argmax(dim=-1) == main)[present].float().mean().item()
+
+
+def _least_agreement(classes: int) -> float:
+    """Chance and a tenth of the rest: a teacher is far above, a wrong order is not."""
+    return 1 / classes + (1 - 1 / classes) / 10
+
+
+def _require_agreement(
+    store: LabelStore, hard: Tensor, found: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    agreement = _agreement(hard, found)
+    if agreement <= _least_agreement(store.classes):
+        raise ValueError(
+            f"{store.root}: labels and images agree for {agreement:.1%}, near chance: these are labels of other images, "
+            "of another order, or the class order differs."
+        )
+    return found
+
+
+def _has_index(store: LabelStore) -> bool:
+    return store.layout in ("fkd7-index", "fkd8")
+
+
+def _tells_order(store: LabelStore) -> bool:
+    return _has_index(store) or store.order is not None
+
+
+def _layout(batch: list[Any], file: Path) -> str:
+    extra = [(entry.dtype, entry.ndim) if isinstance(entry, Tensor) else None for entry in batch[6:]]
+    known: dict[tuple[Any, ...], str] = {
+        (): "fkd6",
+        ((torch.int64, 1),): "fkd7-index",
+        ((torch.float64, 1),): "fkd7-weight",
+        ((torch.float32, 1),): "fkd7-weight",
+        ((torch.int64, 1), (torch.int64, 3)): "fkd8",
+    }
+    if (layout := known.get(tuple(extra))) is None:
+        raise ValueError(f"{file}: {_LPQLD}.")
+    return layout
+
+
+def _read_batch(file: Path, classes: int | None) -> list[Any]:
+    """One batch, its entries checked."""
+    batch = safe_load(file)
+    if isinstance(batch, list) and len(batch) == 3:
+        raise ValueError(f"{file}: the original FKD's per-image file; stores per batch (SRe2L) are read.")
+    if not isinstance(batch, list) or not 6 <= len(batch) <= 8:
+        raise ValueError(f"{file}: a batch of labels is a list of 6 to 8 entries, got {type(batch).__name__}.")
+    logits = batch[5]
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
+        raise ValueError(f"{file}: entry 5 must be logits (B, C), floats.")
+    if classes is not None and logits.shape[1] != classes:
+        raise ValueError(f"{file}: {logits.shape[1]} classes, the first batch has {classes}.")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(f"{file}: logits that are NaN or infinite.")
+    shapes = {0: (len(logits), 4), 1: (len(logits),)} | ({2: (len(logits),)} if batch[2] is not None else {})
+    for number, shape in shapes.items():
+        if not isinstance(batch[number], Tensor) or tuple(batch[number].shape) != shape:
+            raise ValueError(f"{file}: entry {number} must have the shape {shape}.")
+    return batch
+
+
+def _read_order(path: Path) -> dict[str, list[int]]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as err:
+        raise ValueError(f"{path}: not readable as JSON ({err}).") from err
+    if not isinstance(content, dict) or not all(isinstance(order, list) for order in content.values()):
+        raise ValueError(f"{path}: must be a list of image indices by epoch.")
+    return content
+
+
+def _number(name: str) -> int:
+    match = re.search(r"(\d+)", name)
+    return int(match[1]) if match else -1

@@ -1,0 +1,55 @@
+"""The teacher of a recipe: from checkpoints, or trained on the spot and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.arrays import new_entry
+from trainables.augment import Augmentation
+from trainables.config import data_key
+from trainables.data.real import RealData
+from trainables.data.teacher import Teacher, load_teacher, make_teacher, train_teacher
+from trainables.evaluate import accuracy
+from trainables.names import STUDENTS
+from trainables.networks import ModelShape
+from trainables.prepare.real import Say
+
+
+def load_or_train_teacher(recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say) -> Teacher | None:
+    """The recipe's teacher, from checkpoints, from the cache or trained now; None where it has none."""
+    wanted = recipe["teacher"]
+    if wanted is None:
+        return None
+    if "weights" not in wanted:
+        return _trained_teacher(recipe, real, cache, say)
+    name = None if wanted.get("model") in STUDENTS else wanted.get("model")
+    constants = {key: wanted[key] for key in ("mean", "std") if key in wanted}
+    if constants and real.test.whitening is not None:
+        raise ValueError("teacher.mean: with pixel_space zca a teacher sees whitened pixels; leave mean and std out.")
+    paths = [Path(file["path"]).expanduser() for file in wanted["weights"]]
+    say(f"teacher from {', '.join(map(str, paths))}")
+    return load_teacher(paths, real, name=name, **constants)
+
+
+def _trained_teacher(recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say) -> Teacher:
+    wanted = {name: recipe[name] for name in ("version", "teacher", "validation")}
+    wanted |= {key: value for key, value in recipe["data"].items() if key != "distilled"}
+    wanted["whitened"] = real.test.whitening is not None
+    entry = cache / f"teacher-{data_key(wanted)}"
+    settings, training = recipe["teacher"], recipe["teacher"]["train"]
+    if not len(real.train):
+        raise ValueError("teacher: there are no real training images (train/) to train it on; give weights.")
+    shape = ModelShape(real.train.images.shape[1], real.classes, real.size)
+    teacher = make_teacher(settings["model"], shape, width=settings["width"], norm=settings["norm"])
+    if not (entry / "teacher.pt").exists():
+        say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
+        train_teacher(real.train, teacher, Augmentation("dsa", real.flips), real.background, say=say, **training)
+        with new_entry(entry) as folder:
+            torch.save(teacher.members[0].state_dict(), folder / "teacher.pt")
+        say(f"teacher: test accuracy {accuracy(teacher, real.test):.4f}")
+    teacher.members[0].load_state_dict(torch.load(entry / "teacher.pt", weights_only=True))
+    return teacher.eval()

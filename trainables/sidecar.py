@@ -1,0 +1,60 @@
+"""What a file cannot tell, stated beside it in `lossatlas.yaml`. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+NAME: Final = "lossatlas.yaml"
+LARGEST_BYTES: Final = 100_000
+#: Keys by which a user states what a file cannot tell, and what may be given; under `data.distilled` or in a sidecar.
+STATED: Final = {
+    "pixel_space": "raw01 (pixels 0 to 1), meanstd (normalised; give mean and std) or zca (whitened)",
+    "mean": "what was subtracted per channel, of pixels in [0, 1]",
+    "std": "what was divided by per channel",
+    "class_order": "index (positions are labels), sorted (names in sorted order), or the list of names in label order",
+    "label_kind": "prob (rows that sum to 1), logit, or hard (their argmax)",
+    "decode_factor": "f of files that pack f x f images into each (IDC: the factor in the folder's name), else 1",
+    "ipc": "images per class",
+    "experiment": "which of a file's experiments, from 0; none: the last",
+}
+
+
+def sidecar_of(path: Path) -> Path:
+    """In the folder itself, or beside the file."""
+    return (path if path.is_dir() else path.parent) / NAME
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """What is stated about a distilled set; nothing where there is no sidecar.
+
+    Raises:
+        ValueError: If it is not a YAML mapping.
+    """
+    file = sidecar_of(path)
+    if not file.is_file():
+        return {}
+    if file.stat().st_size > LARGEST_BYTES:
+        raise ValueError(f"{file}: larger than {LARGEST_BYTES} bytes; a sidecar holds a few keys.")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
+        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(err).split())}.") from err
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{file}: must be a mapping of keys, got {type(content).__name__}.")
+    return content
+
+
+def write_sidecar(path: Path, stated: Mapping[str, Any]) -> Path:
+    """Add to what is stated; the file written."""
+    file = sidecar_of(path)
+    content = read_sidecar(path) | dict(stated)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(yaml.safe_dump(content, sort_keys=True))
+    temporary.replace(file)
+    return file
