@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -175,6 +176,29 @@ def report(
     folder = to or sweep.folder.report
     with _writing(folder):
         out.print(str(write_report(sweep.landscape(), folder)))
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A distilled set, label store or network checkpoint: file or folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Pixel statistics of all images, not of 200.")] = False,
+    stated: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="State what the file cannot tell, in lossatlas.yaml beside it."
+        ),
+    ] = None,
+) -> None:
+    """Say what a distilled set, label store or checkpoint is, and what is doubtful about it."""
+    from orchestrator.inspect import describe_file, inspect_file
+
+    facts = inspect_file(path, full=full, stated=stated or [])
+    if as_json:
+        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+        return
+    for line in describe_file(path, facts):
+        out.print(escape(line))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,23 @@ def stated_of(distilled: Distilled) -> dict[str, Any]:
     assert distilled.path is not None
     place = Path(distilled.path).expanduser()
     sidecar = read_sidecar(place)
-    if unknown := sorted(set(sidecar) - set(STATED)):
-        raise ValueError(f"{sidecar_of(place)}: unknown key {unknown[0]!r}; valid: {list(STATED)}.")
+    return check_stated(sidecar, str(sidecar_of(place))) | distilled.stated
+
+
+def check_stated(stated: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What is stated of a file, checked as under `data.distilled`.
+
+    Raises:
+        ValueError: If there is a key or a value that is not allowed.
+    """
+    if unknown := sorted(set(stated) - set(STATED)):
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}; valid: {list(STATED)}.")
     try:
-        checked = Distilled.model_validate(sidecar)
+        return Distilled.model_validate(dict(stated)).stated
     except ValidationError as err:
         first = err.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{sidecar_of(place)}: {where}: {first['msg']}, got {first['input']!r}.") from err
-    return checked.stated | distilled.stated
+        allowed = first["msg"].removeprefix("Input ").replace("should", "must")
+        raise ValueError(f"{where}: {'.'.join(map(str, first['loc']))}: {allowed}, got {first['input']!r}.") from err
 
 
 def image_tree(data: Data) -> Tree | None:

@@ -26,6 +26,7 @@ from trainables.formats.found import Found
 from trainables.models import safe_load
 
 SAMPLER_SEED: Final = 42
+Stored = tuple[Tensor, Tensor, Tensor]
 _LPQLD: Final = "LPQLD's quantised or pruned labels; they keep too little to replay, use LPLD's or SRe2L's store"
 
 
@@ -94,9 +95,7 @@ def recognise_store(root: Path) -> Found | None:
     )
 
 
-def read_store(
-    store: LabelStore, hard: Tensor, size: int, *, views: int, permutations: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def read_store(store: LabelStore, hard: Tensor, size: int, *, views: int, permutations: int | None = None) -> Stored:
     """The first stored epochs as views.
 
     Args:
@@ -114,18 +113,15 @@ def read_store(
         ValueError: If a batch is damaged, or labels do not belong to these images.
     """
     if _tells_order(store):
-        return _require_agreement(store, hard, _read_views(store, hard, size, views, 0))
-    tries = [permutations] if permutations else [2, 1]
-    for number in tries:
-        found = _read_views(store, hard, size, views, number)
-        if _agreement(hard, found) > _least_agreement(store.classes):
-            return found
-    return _require_agreement(store, hard, found)
+        permutations = 0
+    elif permutations is None:  # the first epoch is the same under both, so two are looked at
+        permutations = max(
+            (2, 1), key=lambda number: _agreement(hard, _read_views(store, hard, size, min(views, 2), number))
+        )
+    return _require_agreement(store, hard, _read_views(store, hard, size, views, permutations))
 
 
-def _read_views(
-    store: LabelStore, hard: Tensor, size: int, views: int, permutations: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _read_views(store: LabelStore, hard: Tensor, size: int, views: int, permutations: int) -> Stored:
     n = len(hard)
     parameters = torch.stack([torch.stack([identity_rows(n)[c] for c in COLUMNS], dim=1)] * views)
     logits = torch.zeros(views, n, store.classes, dtype=torch.float16)
@@ -189,7 +185,7 @@ def _listed_order(store: LabelStore, view: int, n: int) -> Tensor:
     return torch.tensor(store.order[str(view)])
 
 
-def _agreement(hard: Tensor, found: tuple[Tensor, Tensor, Tensor]) -> float:
+def _agreement(hard: Tensor, found: Stored) -> float:
     """Share of labels whose largest logit is the class of the image that fills most of the picture."""
     parameters, logits, present = found
     share, partner = parameters[..., COLUMNS.index("share")], parameters[..., COLUMNS.index("partner")].long()
@@ -202,9 +198,7 @@ def _least_agreement(classes: int) -> float:
     return 1 / classes + (1 - 1 / classes) / 10
 
 
-def _require_agreement(
-    store: LabelStore, hard: Tensor, found: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _require_agreement(store: LabelStore, hard: Tensor, found: Stored) -> Stored:
     agreement = _agreement(hard, found)
     if agreement <= _least_agreement(store.classes):
         raise ValueError(

@@ -176,7 +176,7 @@ def _learned_rate(beside: Path, path: Path) -> float | None:
 def recognise_archive(path: Path) -> Found | None:
     """FRePo's (image, label) and KIP's (images, labels) numpy archives, images (N, H, W, channels)."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as err:
         raise ValueError(f"{path}: not a readable numpy archive ({' '.join(str(err).split())[:200]}).") from err

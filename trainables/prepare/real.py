@@ -11,10 +11,19 @@ from trainables.data.decode import decode_tree
 from trainables.data.named import HANDED, load_named
 from trainables.data.real import RealData, load_digits, load_parts, normalise, validation_source
 from trainables.data.whitening import whitened
+from trainables.formats.recognise import recognise_path
 from trainables.names import REAL_DATASETS
 from trainables.trees import list_tree
 
 Say = Callable[[str], None]
+
+
+def is_whitened(distilled: Mapping[str, Any]) -> bool:
+    """True if a set's pixels are ZCA-whitened: real images then are too."""
+    if "path" not in distilled:
+        return False
+    stated = distilled["stated"].get("pixel_space")
+    return (stated or recognise_path(Path(distilled["path"]).expanduser()).pixel_space) == "zca"
 
 
 def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[RealData, dict[str, Any]]:
@@ -38,7 +47,7 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
     asked, frac = validation["from"], validation["frac"]
     real = load_parts(arrays, names, flips=flips, validation_from=asked, validation_frac=frac)
     about = {"validation_from": validation_source(arrays, asked)}
-    if data["distilled"].get("stated", {}).get("pixel_space") != "zca":
+    if not is_whitened(data["distilled"]):
         return normalise(real), about
     fitted = {key: data[key] for key in ("real", "content", "image_size") if key in data}
     say("whitening (ZCA) fitted on the training split")

@@ -1,0 +1,262 @@
+"""Every published layout is read as it was meant, and damaged twins are refused with one clear message."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainables.formats import builders
+from tests.trainables.formats.builders import DEFECTS, IPC, SETS, SIZE
+from trainables.formats.inspect import inspect_path
+from trainables.formats.read import read_distilled, unpack
+from trainables.formats.recognise import recognise_path
+
+NAMES = ("ape", "cat", "zebra")
+
+
+def read(path: Path, given: dict[str, Any], classes: tuple[str, ...] = NAMES, size: int = SIZE) -> Any:
+    return read_distilled(path, given, classes=classes, size=size)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_is_recognised_and_read_as_it_was_written(name: str, tmp_path: Path) -> None:
+    expected, build, given = SETS[name]
+    path = build(tmp_path, None)
+    facts = inspect_path(path)
+    assert (facts["kind"], facts["format"]) == ("distilled", expected)
+    classes = 11 if name == "d4m" else 3
+    assert set(facts["asks"]) <= set(given), "whatever it asks for, a user can state"
+    found = read(path, given, tuple(f"c{i}" for i in range(11)) if classes == 11 else NAMES)
+    assert found.images.shape == (classes * IPC, 3, SIZE, SIZE)
+    assert found.hard.bincount().tolist() == [IPC] * classes
+    assert facts["images"]["shape"] == list(found.images.shape)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_what_a_file_cannot_tell_is_asked_for_by_key(name: str, tmp_path: Path) -> None:
+    _, build, given = SETS[name]
+    path = build(tmp_path, None)
+    needed = [key for key in given if key not in ("ipc", "label_kind") or name in ("bare", "frepo", "kip")]
+    for key in needed:
+        left_out = {k: v for k, v in given.items() if k != key}
+        if not recognise_path(path).asks:
+            continue
+        with pytest.raises(ValueError, match=f"state .*{key}: "):
+            read(path, left_out, ("other", "names", "here"))
+
+
+@pytest.mark.parametrize(("name", "defect"), DEFECTS)
+def test_a_damaged_twin_is_refused_with_one_message(name: str, defect: str, tmp_path: Path) -> None:
+    _, build, given = SETS[name]
+    path = build(tmp_path, defect)
+    classes = tuple(f"c{i}" for i in range(11)) if name == "d4m" else NAMES
+    with pytest.raises(ValueError, match=DEFECTS[name, defect]) as raised:
+        read(path, given, classes)
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path) in str(raised.value), "the message names the file"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
+    _, build, given = SETS[name]
+    path = build(tmp_path, None)
+    victim = path if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())[0]
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"not a readable|damaged image|not an image") as raised:
+        read(path, given, tuple(f"c{i}" for i in range(11)) if name == "d4m" else NAMES)
+    assert victim.name in str(raised.value)
+
+
+class Malicious:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle", "npz", "batch"])
+def test_a_malicious_pickle_is_refused_and_runs_nothing(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    path = tmp_path / {"npz": "step1.npz", "batch": "epoch_0/batch_0.tar"}.get(kind, "data.pt")
+    path.parent.mkdir(exist_ok=True)
+    if kind == "npz":
+        np.savez(path, image=np.array([Malicious(target)], dtype=object))
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(Malicious(target)))
+    else:
+        torch.save({"dataset": "x", "data": Malicious(target)}, path)
+    with pytest.raises(ValueError, match=r"refused|not a readable"):
+        inspect_path(tmp_path if kind == "batch" else path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"nf": [], "label": torch.zeros(3)}, "neural-field distilled set"),
+        ({"images_train": torch.zeros(1), "labels_train": 0, "images_val": 0, "labels_val": 0}, "real data"),
+        ({"images_val": torch.zeros(1), "labels_val": torch.zeros(1)}, "reference test set"),
+        (torch.tensor(0.01), "a learned rate|a single number"),
+        (torch.zeros(12, 3), "perhaps labels"),
+        ("text", "not recognised"),
+    ],
+)
+def test_what_is_no_distilled_set_is_refused_by_name(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=message):
+        inspect_path(tmp_path / "x.pt")
+
+
+def test_a_poster_and_an_unwhitened_picture_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save(torch.zeros(1, 3, 64, 64), tmp_path / "best_poster.pt")
+    with pytest.raises(ValueError, match=r"poster \(PoDD\)"):
+        inspect_path(tmp_path / "best_poster.pt")
+    builders.datm(tmp_path, None)
+    torch.save(builders.hard(), tmp_path / "labels_zca_5000.pt")
+    with pytest.raises(ValueError, match=r"un-whitened picture.*train on images_5000\.pt"):
+        inspect_path(tmp_path / "images_zca_5000.pt")
+
+
+def test_numbers_that_are_not_padded_count_as_numbers(tmp_path: Path) -> None:
+    """Text order would make folder 10 class 2."""
+    found = read(builders.d4m(tmp_path, None), {}, tuple(f"c{i}" for i in range(11)))
+    for image, label in zip(found.images, found.hard, strict=True):
+        assert int(image[0, 0, 0]) == 20 * int(label) + 10
+    assert found.listed is not None
+    assert found.hard[found.listed][4:12].tolist() == [1] * 4 + [10] * 4, "ImageFolder's order is another"
+
+
+def test_named_folders_are_matched_by_name_with_the_real_classes(tmp_path: Path) -> None:
+    """Written in the order zebra, ape, cat; the real data count ape, cat, zebra."""
+    path = builders.generated(tmp_path, None)
+    by_name = read(path, {})
+    assert {(int(i[0, 0, 0]), int(y)) for i, y in zip(by_name.images, by_name.hard, strict=True)} == {
+        (10, 2),
+        (30, 0),
+        (50, 1),
+    }
+    stated = read(path, {"class_order": ["zebra", "ape", "cat"]}, ("x", "y", "z"))
+    assert {(int(i[0, 0, 0]), int(y)) for i, y in zip(stated.images, stated.hard, strict=True)} == {
+        (10, 0),
+        (30, 1),
+        (50, 2),
+    }
+
+
+def test_a_bare_tensor_in_another_class_order_is_put_in_order(tmp_path: Path) -> None:
+    path = builders.bare(tmp_path, None)
+    given = SETS["bare"][2] | {"class_order": ["zebra", "ape", "cat"]}
+    assert read(path, given).hard.tolist() == [2] * 4 + [0] * 4 + [1] * 4
+    with pytest.raises(ValueError, match="class_order must hold the names of the real classes"):
+        read(path, given | {"class_order": ["lion", "ape", "cat"]})
+
+
+def test_probabilities_and_logits_are_told_apart_by_their_rows(tmp_path: Path) -> None:
+    kinds = {}
+    for name in ("tesla", "datm"):
+        (tmp_path / name).mkdir()
+        kinds[name] = read(SETS[name][1](tmp_path / name, None), {"pixel_space": "zca"}).label_kind
+    assert kinds == {"tesla": "prob", "datm": "logit"}
+
+
+def test_a_learned_rate_and_the_proof_of_whitening_are_found_beside_the_images(tmp_path: Path) -> None:
+    facts = inspect_path(builders.datm(tmp_path, None))
+    assert facts["details"]["learned_lr"] == pytest.approx(0.01)
+    assert facts["pixel_space"] == "zca"
+    assert facts["asks"] == []
+    assert inspect_path(tmp_path)["format"] == "datm", "the folder is as good as the file"
+
+
+def test_the_latest_iteration_of_a_folder_is_taken(tmp_path: Path) -> None:
+    builders.ftd_iteration(tmp_path, None)
+    latest = recognise_path(tmp_path)
+    assert torch.equal(latest.images, builders.normalised())  # type: ignore[arg-type]
+
+
+def test_every_experiment_of_a_dc_file_can_be_chosen(tmp_path: Path) -> None:
+    given = SETS["dc"][2]
+    path = builders.dc(tmp_path, None)
+    last, first = read(path, given), read(path, given | {"experiment": 0})
+    assert torch.equal(last.images, -first.images)
+    with pytest.raises(ValueError, match="experiment must be 0 to 1, got 2"):
+        read(path, given | {"experiment": 2})
+
+
+def test_packed_images_are_unpacked_in_reading_order() -> None:
+    """A 4 x 4 image of four constant tiles becomes four constant images."""
+    tiles = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    unpacked = unpack(tiles.expand(1, 3, 4, 4), 2)
+    assert unpacked.shape == (4, 3, 4, 4)
+    assert [float(image.mean()) for image in unpacked] == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="must divide"):
+        unpack(tiles.expand(1, 3, 4, 4), 3)
+
+
+def test_packed_sets_have_factor_squared_as_many_images(tmp_path: Path) -> None:
+    found = read(builders.idc(tmp_path, None), {"decode_factor": 2})
+    assert found.hard.bincount().tolist() == [16] * 3
+
+
+def test_a_smaller_set_is_the_first_images_of_each_class(tmp_path: Path) -> None:
+    path = builders.sre2l(tmp_path, None)
+    two, four = read(path, {"ipc": 2}), read(path, {})
+    assert two.hard.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(two.images[2:4], four.images[4:6])
+    with pytest.raises(ValueError, match="ipc: class 0 has 4 images, got 5"):
+        read(path, {"ipc": 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("gift", {"pixel_space": "meanstd", "mean": [0.5] * 3, "std": [0.5] * 3}, "which is raw01"),
+        ("mtt", {"pixel_space": "raw01"}, "pixel_space: raw01, but pixels are"),
+        ("mtt", {"mean": [0.4], "std": [0.2]}, r"mean: one number per channel \(3\)"),
+        ("rded", {"pixel_space": "raw01"}, "its pixels are bytes"),
+        ("kip", {"pixel_space": "zca"}, "KIP whitens by a recipe of its own"),
+        ("datm", {"label_kind": "prob"}, "rows are negative or do not sum to 1"),
+    ],
+)
+def test_stated_facts_that_the_pixels_contradict_are_refused(
+    name: str, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    _, build, given = SETS[name]
+    with pytest.raises(ValueError, match=message):
+        read(build(tmp_path, None), given | change)
+
+
+def test_another_size_or_number_of_classes_than_the_real_data_is_refused(tmp_path: Path) -> None:
+    path = builders.gift(tmp_path, None)
+    with pytest.raises(ValueError, match="images of 8 pixels, the real data have 32"):
+        read(path, {}, size=32)
+    with pytest.raises(ValueError, match="3 classes, the real data have 4"):
+        read(path, {}, (*NAMES, "dog"))
+
+
+def test_a_large_folder_is_held_as_bytes(tmp_path: Path) -> None:
+    found = read(builders.rded(tmp_path, None), {}, size=SIZE)
+    assert found.images.dtype == torch.uint8
+    assert found.pixel_space == "uint8"
+
+
+def test_inspect_samples_200_images_unless_told_otherwise(tmp_path: Path) -> None:
+    folder = builders.rded(tmp_path, None) / "syn_data" / "00000"
+    first = sorted(folder.iterdir())[0]
+    for number in range(300):
+        shutil.copy(first, folder / f"class00000_id{number + 100:05d}.jpg")
+    sampled, full = inspect_path(tmp_path / "exp"), inspect_path(tmp_path / "exp", full=True)
+    assert sampled["images"]["sampled"]
+    assert not full["images"]["sampled"]
+    assert sampled["images"]["shape"][0] == 312
+    assert inspect_path(tmp_path / "exp")["images"] == sampled["images"], "the sample is seeded"
+    assert "sets are balanced" in sampled["problems"][0]
+    assert sampled["ipc"] is None

@@ -1,0 +1,153 @@
+"""Published label stores are label banks that somebody else computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainables.formats.builders import C, write_order, write_store
+from trainables.augment import COLUMNS, render
+from trainables.formats.inspect import inspect_path
+from trainables.formats.stores import open_store, read_store
+from trainables.splits import Split
+
+LABELS = torch.arange(C).repeat_interleave(4)
+Change = Callable[[list[Any]], Any]
+
+
+def read(
+    root: Path, views: int = 2, permutations: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    store = open_store(root)
+    assert store is not None
+    return read_store(store, LABELS, 8, views=views, permutations=permutations)
+
+
+@pytest.mark.parametrize(
+    ("extra", "layout"), [("", "fkd6"), ("index", "fkd7-index"), ("weight", "fkd7-weight"), ("patch", "fkd8")]
+)
+@pytest.mark.parametrize("mix", ["cutmix", "mixup", "none"])
+def test_every_layout_is_read(extra: str, layout: str, mix: str, tmp_path: Path) -> None:
+    facts = inspect_path(write_store(tmp_path, LABELS, extra=extra, mix=mix))
+    assert (facts["kind"], facts["format"], facts["classes"]) == ("labels", layout, 3)
+    assert facts["labels"] == {"kind": "logit", "shape": [2, 12, 3]}
+    assert bool(facts["problems"]) == (extra == "weight"), "weights that are not applied are said"
+    parameters, logits, present = read(tmp_path)
+    assert present.all()
+    assert torch.equal(logits.argmax(-1), LABELS.expand(2, 12))
+    share = parameters[..., COLUMNS.index("share")]
+    torch.testing.assert_close(share, torch.full((2, 12), {"cutmix": 0.75, "mixup": 0.75, "none": 1.0}[mix]))
+
+
+@pytest.mark.parametrize("permutations", [1, 2])
+def test_the_order_of_the_sampler_is_found_by_its_agreement_with_the_labels(permutations: int, tmp_path: Path) -> None:
+    """Torch >= 1.12 draws a second permutation per epoch; the second epoch tells them apart."""
+    write_store(tmp_path, LABELS, epochs=6, permutations=permutations)
+    _, logits, _ = read(tmp_path, views=6)
+    assert torch.equal(logits.argmax(-1), LABELS.expand(6, 12))
+    wrong = read(tmp_path, views=6, permutations=3 - permutations) if permutations == 2 else None
+    if wrong is not None:
+        assert not torch.equal(wrong[1].argmax(-1), LABELS.expand(6, 12))
+
+
+def test_a_listed_order_is_used_and_images_it_leaves_out_are_absent(tmp_path: Path) -> None:
+    """LPLD: 12 images, batches of 5, the last batch of each epoch was dropped."""
+    orders = {
+        str(epoch): torch.randperm(12, generator=torch.Generator().manual_seed(epoch)).tolist() for epoch in (0, 1)
+    }
+    for epoch, order in orders.items():
+        for number in range(2):
+            index = torch.tensor(order[5 * number : 5 * number + 5])
+            said = 8 * torch.eye(C)[LABELS[index]]
+            batch = [torch.rand(5, 4), torch.zeros(5, dtype=torch.bool), None, None, None, said.half()]
+            (tmp_path / f"epoch_{epoch}").mkdir(exist_ok=True)
+            torch.save(batch, tmp_path / f"epoch_{epoch}" / f"batch_{number}.tar")
+    write_order(tmp_path, orders)
+    _, logits, present = read(tmp_path)
+    assert present.sum(1).tolist() == [10, 10]
+    assert not present[0, orders["0"][10:]].any()
+    assert torch.equal(logits[0].argmax(-1)[present[0]], LABELS[present[0]])
+    write_order(tmp_path, {"0": orders["0"]})
+    with pytest.raises(ValueError, match="epoch 1 is missing"):
+        read(tmp_path)
+
+
+def test_a_view_shows_what_was_labelled(tmp_path: Path) -> None:
+    """The crop starts at row 0, column 2 of 8 and has half the height and three quarters of the width; the box of
+    rows 0 to 4 and columns 2 to 6 comes from the partner, cropped in the same way."""
+    write_store(tmp_path, LABELS, extra="index")
+    first = torch.load(tmp_path / "epoch_0" / "batch_0.tar", weights_only=False)
+    images = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    parameters, _, _ = read(tmp_path)
+    index = first[6]
+    seen = render(Split(images, LABELS), parameters[0], index, torch.zeros(3))
+    for row, image in enumerate(index):
+        for own, rows, columns in ((image, slice(5, 7), slice(3, 5)), (index[first[2][row]], slice(1, 3), slice(3, 5))):
+            flipped = bool(first[1][row] if own is image else first[1][first[2][row]])
+            crop = images[own][None, :, 0:4, 2:8]
+            whole = torch.nn.functional.interpolate(crop, size=(8, 8), mode="bilinear")[0]
+            whole = whole.flip(-1) if flipped else whole
+            torch.testing.assert_close(seen[row][:, rows, columns], whole[:, rows, columns], atol=1e-5, rtol=0)
+
+
+def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, LABELS[torch.randperm(12, generator=torch.Generator().manual_seed(3))].roll(1), extra="index")
+    store = open_store(tmp_path)
+    assert store is not None
+    wrong = (LABELS + 1) % 3
+    with pytest.raises(ValueError, match="near chance: these are labels of other images"):
+        read_store(store, torch.where(torch.arange(12) < 9, wrong, LABELS), 8, views=2)
+
+
+def _with(number: int, value: Any) -> Change:
+    return lambda batch: [*batch[:number], value, *batch[number + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_with(5, torch.zeros(5, 3, dtype=torch.int64)), r"entry 5 must be logits \(B, C\), floats"),
+        (_with(5, torch.full((5, 3), float("nan"))), "NaN or infinite"),
+        (_with(0, torch.rand(5, 3)), r"entry 0 must have the shape \(5, 4\)"),
+        (_with(1, torch.zeros(4)), r"entry 1 must have the shape \(5,\)"),
+        (_with(4, [0, 2, 40, 6]), r"box \[0, 2, 40, 6\] is outside images of 8 pixels"),
+        (lambda batch: batch[:5], "a batch of labels is a list of 6 to 8 entries"),
+        (lambda batch: {"coords": batch[0]}, "a batch of labels is a list"),
+        (lambda batch: [batch[0], batch[1], batch[5]], "the original FKD's per-image file"),
+        (lambda batch: [*batch, torch.zeros(5, 2, dtype=torch.int16)], "LPQLD's quantised"),
+        (lambda batch: [*batch[:5], batch[5][:, :2]], "3 classes, the first batch has 2"),
+    ],
+)
+def test_a_damaged_batch_is_refused(change: Change, message: str, tmp_path: Path) -> None:
+    write_store(tmp_path, LABELS, change=change)
+    with pytest.raises(ValueError, match=message) as raised:
+        read(tmp_path)
+    assert "batch_" in str(raised.value), "the message names the file"
+
+
+def test_a_truncated_missing_or_flat_batch_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path / "a", LABELS)
+    victim = tmp_path / "a" / "epoch_1" / "batch_1.tar"
+    victim.write_bytes(victim.read_bytes()[:100])
+    with pytest.raises(ValueError, match="not a readable torch file"):
+        read(tmp_path / "a")
+    victim.unlink()
+    with pytest.raises(ValueError, match=r"batches must be 0, 1, \.\.\."):
+        read(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    torch.save([0], tmp_path / "b" / "batch_0.tar")
+    with pytest.raises(ValueError, match="LPQLD"):
+        inspect_path(tmp_path / "b")
+    (tmp_path / "a" / "sampler_indices_epoch.json").write_text("{")
+    with pytest.raises(ValueError, match=r"batches must be|not readable as JSON"):
+        inspect_path(tmp_path / "a")
+
+
+def test_a_store_for_more_images_than_the_set_has_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, LABELS.repeat(2))
+    with pytest.raises(ValueError, match="labels more images than the set's 12"):
+        read(tmp_path)
