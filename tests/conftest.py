@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from orchestrator.home import write_json
 from orchestrator.plan import Plan
@@ -25,6 +27,8 @@ TINY: dict[str, Any] = {
     "fixed": {"student": "convnet2", "width": 4, "epochs": 8, "batch_size": 20, "views": 8, "evaluate_every_epochs": 2},
     "replicates": 2,
 }
+CLASSES = ("ape", "cat", "zebra")
+SIZE = 8
 
 
 @pytest.fixture
@@ -51,3 +55,18 @@ def home(tmp_path: Path, prepared_cache: Path) -> Path:
     path = tmp_path / "home"
     shutil.copytree(prepared_cache, path / "cache")
     return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Real images of three classes: grey by class, with noise, 12 to train on and 8 to test on per class."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 8)):
+        for c, name in enumerate(CLASSES):
+            for i in range(count):
+                path = tmp_path / "real" / part / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                colours = (20 * c + 10, 255 - 20 * c, 90)
+                pixels = np.clip(rng.normal(colours, 4, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(path)
+    return tmp_path / "real"

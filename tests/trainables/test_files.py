@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from orchestrator import RunOptions, Sweep
@@ -22,23 +21,6 @@ from trainables.data.whitening import fit_whitening
 from trainables.networks import ModelShape, make_model
 from trainables.prepare import prepare
 from trainables.trees import list_tree
-
-CLASSES = ("ape", "cat", "zebra")
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Real images of the builders' classes: grey by class, with noise, 12 to train on and 8 to test on per class."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 12), ("val", 8)):
-        for c, name in enumerate(CLASSES):
-            for i in range(count):
-                path = tmp_path / "real" / part / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                colours = (20 * c + 10, 255 - 20 * c, 90)
-                pixels = np.clip(rng.normal(colours, 4, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(path)
-    return tmp_path / "real"
 
 
 @pytest.fixture
