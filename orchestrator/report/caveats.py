@@ -7,8 +7,9 @@ import math
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from typing import Any
 
 from orchestrator.conductor import results_of
 from orchestrator.landscape.landscape import Landscape
@@ -20,17 +21,7 @@ def caveats(landscape: Landscape) -> Iterator[str]:
     """One sentence per thing that limits the conclusions (METHOD 12)."""
     settings, table = landscape.plan.space.settings, landscape.table
     for about in landscape.facts.get("data", {}).values():
-        error = 1 - confirmed(table).test_accuracy.mean()
-        standard_error = math.sqrt(max(error * (1 - error), 0) / about["n_test"]) if error == error else math.nan
-        yield (
-            f"Conclusions hold for this distilled set ({about['n_distilled']} images), this teacher (test accuracy "
-            f"{about['teacher_test_accuracy']:.2%}), this bank of {about['views']} views, this split, and these "
-            f"{about['n_test']} test images (binomial standard error {standard_error:.2%})."
-        )
-        yield (
-            f"Draws and cells were chosen on {about['n_validation']} validation images, held out from the teacher's "
-            "and the distilled set's training split."
-        )
+        yield from _of_data(about, error=1 - confirmed(table).test_accuracy.mean())
     axes = {*landscape.plan.space.axes, *(factor.name for factor in landscape.plan.space.nuisance)}
     fixed = {key: value for key, value in settings.fixed.model_dump().items() if key not in axes}
     yield "Fixed and not varied: " + ", ".join(f"{key} = {value}" for key, value in fixed.items()) + "."
@@ -43,6 +34,28 @@ def caveats(landscape: Landscape) -> Iterator[str]:
             "trials and choose other draws; the metrics of a trial do not depend on it."
         )
     yield from _missing(landscape)
+
+
+def _of_data(about: Mapping[str, Any], *, error: float) -> Iterator[str]:
+    """What one prepared set of data limits conclusions to."""
+    standard_error = math.sqrt(max(error * (1 - error), 0) / about["n_test"]) if error == error else math.nan
+    teacher = about.get("teacher_test_accuracy")
+    labels = "no teacher" if teacher is None else f"this teacher (test accuracy {teacher:.2%})"
+    made = about.get("distilled", "random")
+    yield (
+        f"Conclusions hold for this distilled set ({made}, {about['n_distilled']} images), {labels}, this bank of "
+        f"{about['views']} views, this split, and these {about['n_test']} test images (binomial standard error "
+        f"{standard_error:.2%})."
+    )
+    held_out = f"Draws and cells were chosen on {about['n_validation']} validation images, held out from the "
+    if about.get("validation_from", "train") == "train":
+        yield held_out + (
+            "training split; a teacher or distilled set that was made elsewhere may have seen them."
+            if made not in ("random", "rded")
+            else "training split of teacher and distilled set."
+        )
+    else:
+        yield held_out + "evaluation split (there is no training split); the rest of it is the test split."
 
 
 def _missing(landscape: Landscape) -> Iterator[str]:
