@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.conductor import results_of
 from orchestrator.landscape.landscape import Landscape
+from orchestrator.landscape.tuning import boundary_flags
 from orchestrator.landscape.values import confirmed
 from orchestrator.search import TwoStageSearch
 
@@ -71,24 +72,21 @@ def _missing(landscape: Landscape) -> Iterator[str]:
     for cell in landscape.plan.cells:
         if search.furthest_only(cell):
             yield f"{cell.label}: no draw reached full budget in the tune stage; the one that got furthest was confirmed."
-    yield from _boundaries(landscape, search)
+    yield from _boundaries(landscape)
 
 
-def _boundaries(landscape: Landscape, search: TwoStageSearch) -> Iterator[str]:
+def _boundaries(landscape: Landscape) -> Iterator[str]:
     """Where the chosen draw is the lowest or highest that was drawn (METHOD 11)."""
-    plan = landscape.plan
-    chosen = [(cell, draw) for cell in plan.cells for draw, why in search.selection(cell).items() if "best" in why]
-    for number, factor in enumerate(plan.space.nuisance if plan.space.draws > 2 else ()):
-        drawn = [point[number] for point in plan.unit_points]
-        for edge, extreme in (("lowest", min(drawn)), ("highest", max(drawn))):
-            at_edge = [cell for cell, draw in chosen if plan.unit_points[draw][number] == extreme]
-            if at_edge:
-                by_context = Counter(", ".join(map(str, cell.context.values())) or "all" for cell in at_edge)
-                where = "; ".join(f"{context}: {count}" for context, count in by_context.items())
-                yield (
-                    f"In {len(at_edge)} of {len(chosen)} cells the best draw has the {edge} {factor.name} that was drawn "
-                    f"({where}): their optimum may lie beyond; widen the range on that side, or raise `draws`."
-                )
+    names = [factor.name for factor in landscape.plan.space.nuisance]
+    contexts = {cell.label: ", ".join(map(str, cell.context.values())) or "all" for cell in landscape.plan.cells}
+    flagged = boundary_flags(landscape.table, names)
+    for (factor, edge), rows in flagged.groupby(["factor", "edge"], sort=False):
+        by_context = Counter(contexts[cell] for cell in rows.cell)
+        where = "; ".join(f"{context}: {count}" for context, count in by_context.items())
+        yield (
+            f"In {len(rows)} of {len(contexts)} cells the best draw has the {edge} {factor} that was drawn ({where}): "
+            "their optimum may lie beyond; widen the range on that side, or raise `draws`."
+        )
 
 
 def how_to_reproduce(landscape: Landscape) -> str:

@@ -1,0 +1,139 @@
+"""How much hangs on the loss, how much of that is learning rate, and how stable the answer is.
+
+Notations: in a context every arm has a value, that of its representing cell; the range is the best minus the worst.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from orchestrator.landscape.values import arm_values, confirmed, levels_of, mean_interval
+
+Matrix = pd.DataFrame
+
+
+def sensitivity(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """Range over arms, each at its own draw and all at one shared draw, in every context.
+
+    At the shared draw the confirmed trials count where `confirm` includes `shared`. Else the range is that of `tune`
+    validation at the draw with the best mean over cells, without an interval, and cells that early stopping or
+    divergence kept from full budget there are left out.
+
+    Returns:
+        contexts; best, worst (arms); tuned, tuned_low, tuned_high: range at own draws; shared, shared_low, shared_high;
+        gap: shared - tuned, what was learning rate; source ("confirm" or "tune") and left_out of the shared range.
+
+    Source: METHOD 7. Intervals are of the difference between the two arms that are best and worst on average; being
+    chosen for that makes the range too large where arms hardly differ.
+    """
+    contexts = list(table.attrs.get("contexts", []))
+    rows = []
+    for key, arms in _by_context(arm_values(table, metric), contexts):
+        values = _matrix(confirmed(table), dict(zip(arms.level, arms.members, strict=True)), metric)
+        best, worst, *own = _range(values)
+        row = dict(zip(contexts, key, strict=True)) | {"best": best, "worst": worst}
+        row |= dict(zip(("tuned", "tuned_low", "tuned_high"), own, strict=True))
+        shared = _shared_range(table, contexts, key, metric)
+        rows.append(row | shared | {"gap": shared["shared"] - own[0]})
+    return pd.DataFrame(rows)
+
+
+def factor_drops(table: pd.DataFrame, factor: str = "optimizer", metric: str = "test_accuracy") -> pd.DataFrame:
+    """What each arm loses from its best to its worst level of a factor: GIFT's cross-optimizer question.
+
+    Returns:
+        level (arm), best, worst (of the factor), n, drop, low, high; means over the other contexts.
+
+    Source: METHOD 7. The two levels are those that are best and worst on average; see `sensitivity`.
+    """
+    arms, rows = arm_values(table, metric), []
+    for level, mine in arms.groupby("level", sort=False):
+        cells = {str(value): [c for m in g.members for c in m] for value, g in mine.groupby(factor, sort=False)}
+        if len(cells) < 2:
+            continue
+        values = _matrix(confirmed(table), cells, metric)
+        best, worst, *interval = _range(values)
+        rows.append((level, best, worst, len(values.dropna()), *interval))
+    return pd.DataFrame(rows, columns=["level", "best", "worst", "n", "drop", "low", "high"])
+
+
+def rank_stability(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """Kendall's tau between rankings of the arms: between replicates, and between the levels of each context factor.
+
+    Returns:
+        between ("replicates" or a factor), pairs, tau (mean over pairs), lowest.
+    """
+    arms, contexts = arm_values(table, metric), list(table.attrs.get("contexts", []))
+    cells = {str(level): [c for m in g.members for c in m] for level, g in arms.groupby("level", sort=False)}
+    rankings: dict[str, Matrix] = {"replicates": _matrix(confirmed(table), cells, metric)}
+    for factor in contexts:
+        rankings[factor] = arms.pivot_table(index=factor, columns="level", values="mean")
+    rows = []
+    for between, values in rankings.items():
+        taus = [
+            float(stats.kendalltau(a, b).statistic)
+            for a, b in itertools.combinations(values.dropna(axis=1).to_numpy(), 2)
+            if len(a) > 1
+        ]
+        if taus:
+            rows.append((between, len(taus), float(np.nanmean(taus)), float(np.nanmin(taus))))
+    return pd.DataFrame(rows, columns=["between", "pairs", "tau", "lowest"])
+
+
+def _by_context(frame: pd.DataFrame, contexts: list[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    if not contexts:
+        yield (), frame
+        return
+    yield from frame.groupby(contexts, sort=False, dropna=False)
+
+
+def _matrix(rows: pd.DataFrame, cells: Mapping[str, Any], metric: str) -> Matrix:
+    """Mean of each name's cells by replicate (rows) and name (columns)."""
+    return pd.DataFrame(
+        {name: rows[rows.cell.isin(mine)].groupby("replicate")[metric].mean() for name, mine in cells.items()}
+    )
+
+
+def _range(values: Matrix) -> tuple[str, str, float, float, float]:
+    """Best and worst column by their mean, and the interval of their paired difference."""
+    means = values.mean()
+    best, worst = str(means.idxmax()), str(means.idxmin())
+    return best, worst, *mean_interval((values[best] - values[worst]).dropna().to_numpy())
+
+
+def _shared_range(table: pd.DataFrame, contexts: list[str], key: tuple[Any, ...], metric: str) -> dict[str, Any]:
+    """Range over arms at the draw that all share."""
+    here = table
+    for name, value in zip(contexts, key, strict=True):
+        here = here[here[name].isna() if pd.isna(value) else here[name] == value]
+    rows = here[(here.stage == "confirm") & (here.status == "finished")]
+    rows = rows[rows.selected.str.contains("shared")] if "selected" in rows else rows.iloc[:0]
+    if len(rows):
+        values = _matrix(rows, levels_of(here), metric)
+        _, _, spread, low, high = _range(values)
+        return {"shared": spread, "shared_low": low, "shared_high": high, "source": "confirm", "left_out": 0}
+    return _shared_in_tune(here)
+
+
+def _shared_in_tune(here: pd.DataFrame) -> dict[str, Any]:
+    """Range of validation at the draw with the best mean over cells, of cells that got to the end there."""
+    nothing = {"shared": math.nan, "shared_low": math.nan, "shared_high": math.nan, "source": "none", "left_out": 0}
+    tune = here[(here.stage == "tune") & here.status.isin(["finished", "stopped"]) & here.val_accuracy.notna()]
+    if tune.empty:
+        return nothing
+    draw = tune.groupby("draw").val_accuracy.mean().idxmax()
+    ended = tune[(tune.draw == draw) & (tune.status == "finished") & ~tune.diverged.astype(bool)]
+    values = ended.groupby("cell").val_accuracy.mean()
+    arms = {level: values.reindex(cells).max() for level, cells in levels_of(here).items()}
+    known = [value for value in arms.values() if not math.isnan(value)]
+    if len(known) < 2:
+        return nothing
+    left_out = here.cell.nunique() - len(values)
+    return nothing | {"shared": max(known) - min(known), "source": "tune", "left_out": left_out}

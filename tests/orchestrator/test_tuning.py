@@ -1,0 +1,133 @@
+"""What tuning buys, and how much hangs on the loss, on tables small enough for hand arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.landscape.sensitivity import factor_drops, rank_stability, sensitivity
+from orchestrator.landscape.tuning import boundary_flags, expected_best, robustness, tuning_curve
+
+LRS = (0.001, 0.01, 0.1, 1.0)
+
+
+def landscape(truth: dict[tuple[str, str], list[float]], *, best: dict[tuple[str, str], int]) -> pd.DataFrame:
+    """Arms x optimizers; `truth` is accuracy by draw, the same in validation and test; 4 replicates without noise."""
+    rows = []
+    for (arm, optimizer), accuracies in truth.items():
+        base = {"cell": f"{arm},{optimizer}", "arms": arm, "loss": arm, "optimizer": optimizer, "diverged": False}
+        for draw, (lr, value) in enumerate(zip(LRS, accuracies, strict=False)):
+            tune = {"stage": "tune", "replicate": 0, "status": "finished", "selected": "", "val_accuracy": value}
+            rows.append({**base, **tune, "draw": draw, "lr": lr, "test_accuracy": math.nan})
+        draw = best[arm, optimizer]
+        for replicate in (1, 2, 3, 4):
+            test = accuracies[draw] + 0.001 * replicate
+            confirm = {"stage": "confirm", "replicate": replicate, "status": "finished", "selected": "best"}
+            rows.append({**base, **confirm, "draw": draw, "lr": LRS[draw], "test_accuracy": test, "val_accuracy": test})
+    table = pd.DataFrame(rows)
+    table["trial_id"] = [str(i) for i in range(len(table))]
+    table.attrs["contexts"] = ["optimizer"]
+    return table
+
+
+TRUTH = {
+    ("kl", "adamw"): [0.5, 0.7, 0.9, 0.1],
+    ("kl", "sgd"): [0.5, 0.6, 0.7, 0.8],
+    ("ce", "adamw"): [0.4, 0.6, 0.5, 0.2],
+    ("ce", "sgd"): [0.3, 0.3, 0.6, 0.5],
+}
+BEST = {("kl", "adamw"): 2, ("kl", "sgd"): 3, ("ce", "adamw"): 1, ("ce", "sgd"): 2}
+TABLE = landscape(TRUTH, best=BEST)
+
+
+def test_expected_best_by_hand_and_by_enumeration() -> None:
+    """Of 1, 2, 4: one draw 7/3; two draws (2 + 4 + 4) / 3; all three 4."""
+    assert expected_best([4, 1, 2]).tolist() == pytest.approx([7 / 3, 10 / 3, 4])
+    values = np.random.default_rng(0).normal(size=6)
+    for k in range(1, 7):
+        every = [max(chosen) for chosen in itertools.combinations(values, k)]
+        assert expected_best(values)[k - 1] == pytest.approx(np.mean(every))
+
+
+def test_tuning_curves_are_means_over_contexts_with_bands_around_them() -> None:
+    """ce: one draw (0.425 + 0.425) / 2; four draws (0.6 + 0.6) / 2."""
+    curve = tuning_curve(TABLE)
+    ce = curve[curve.level == "ce"].set_index("draws")
+    assert ce.expected[1] == pytest.approx(0.425)
+    assert ce.expected[4] == pytest.approx(0.6)
+    assert ((curve.low <= curve.expected + 1e-9) & (curve.expected <= curve.high + 1e-9)).all()
+    assert (curve.stopped == 0).all()
+
+
+def test_stopped_draws_enter_with_their_last_value_and_are_counted() -> None:
+    table = TABLE.copy()
+    table.loc[0, "status"] = "stopped"
+    assert tuning_curve(table).groupby("level").stopped.first().to_dict() == {"kl": 0.125, "ce": 0}
+
+
+def test_robustness_is_the_share_of_draws_close_to_the_best() -> None:
+    """kl under adamw: 0.9 alone of 4; with a second draw at 0.895 it is 2 of 4; under sgd 1 of 4."""
+    close = {**TRUTH, ("kl", "adamw"): [0.5, 0.895, 0.9, 0.1]}
+    found = robustness(landscape(close, best=BEST)).set_index("level")
+    assert found.close["kl"] == pytest.approx((0.5 + 0.25) / 2)
+    assert found.draws["kl"] == 8
+
+
+def test_chosen_draws_at_an_edge_are_flagged() -> None:
+    """Only kl under sgd chose the highest of the four rates."""
+    assert boundary_flags(TABLE, ["lr"]).to_dict("records") == [
+        {"cell": "kl,sgd", "factor": "lr", "edge": "highest", "value": 1.0}
+    ]
+    assert boundary_flags(TABLE[TABLE.stage == "tune"], ["lr"]).empty
+
+
+def test_the_range_at_own_draws_and_at_a_shared_draw() -> None:
+    """adamw: 0.9 against 0.6 at own draws; at the draw with the best mean (number 2: 0.7) 0.9 against 0.5."""
+    adamw = sensitivity(TABLE).set_index("optimizer").loc["adamw"]
+    assert (adamw.best, adamw.worst, adamw.source, adamw.left_out) == ("kl", "ce", "tune", 0)
+    assert adamw.tuned == pytest.approx(0.3)
+    assert adamw.tuned_low == pytest.approx(0.3)
+    assert adamw.shared == pytest.approx(0.4)
+    assert adamw.gap == pytest.approx(0.1)
+    assert math.isnan(adamw.shared_low), "validation of one replicate has no interval"
+
+
+def test_cells_that_did_not_reach_the_end_at_the_shared_draw_are_left_out() -> None:
+    table = TABLE.copy()
+    table.loc[(table.cell == "ce,adamw") & (table.draw == 2) & (table.stage == "tune"), "status"] = "stopped"
+    adamw = sensitivity(table).set_index("optimizer").loc["adamw"]
+    assert math.isnan(adamw.shared), "one arm alone has no range"
+
+
+def test_confirmed_shared_draws_give_the_shared_range_an_interval() -> None:
+    """Both optimizers' shared draw 2 is confirmed too; for kl under adamw and ce under sgd it is also the best."""
+    table = TABLE.copy()
+    best = (table.stage == "confirm") & (table.draw == 2)
+    table.loc[best, "selected"] = "best|shared"
+    more = TABLE[(TABLE.stage == "confirm") & ~best].copy()
+    more["test_accuracy"] = more.cell.map({"kl,sgd": 0.7, "ce,adamw": 0.5}) + 0.001 * more.replicate
+    both = pd.concat([table, more.assign(draw=2, selected="shared")], ignore_index=True)
+    both.attrs = TABLE.attrs
+    adamw = sensitivity(both).set_index("optimizer").loc["adamw"]
+    assert adamw.source == "confirm"
+    assert (adamw.shared, adamw.shared_low) == (pytest.approx(0.4), pytest.approx(0.4))
+    assert adamw.tuned == pytest.approx(0.3), "shared rows do not enter cell values"
+
+
+def test_drops_across_optimizers() -> None:
+    """kl: 0.9 under adamw, 0.8 under sgd; ce: 0.6 under both."""
+    drops = factor_drops(TABLE).set_index("level")
+    assert drops["drop"].to_dict() == {"kl": pytest.approx(0.1), "ce": pytest.approx(0)}
+    assert (drops.best["kl"], drops.worst["kl"], drops.n["kl"]) == ("adamw", "sgd", 4)
+
+
+def test_rankings_that_agree_have_a_tau_of_one() -> None:
+    stability = rank_stability(TABLE).set_index("between")
+    assert stability.tau.to_dict() == {"replicates": 1, "optimizer": 1}
+    assert stability.pairs.to_dict() == {"replicates": 6, "optimizer": 1}
+    crossed = landscape({**TRUTH, ("kl", "sgd"): [0.1, 0.1, 0.1, 0.2]}, best=BEST)
+    assert rank_stability(crossed).set_index("between").tau["optimizer"] == -1
