@@ -15,6 +15,7 @@ from orchestrator.landscape.values import arm_values, cell_values, ranking
 _INK = "#8a8f98"  # readable on white and on near-black
 _GRID = "rgba(138, 143, 152, 0.25)"
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol, colour-blind safe
+_DASHES = ("solid", "dash", "dot")  # when there are more lines than colours
 _SCALE = "Viridis"
 PANELS_PER_ROW = 3
 
@@ -196,6 +197,58 @@ def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
         figure.add_scatter(x=mine.epoch, y=100 * mine["mean"], mode="lines", line=line, name=level, legendgroup=level)
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="validation accuracy, %")
+    return _styled(figure, height=440)
+
+
+def effects_figure(cells: pd.DataFrame) -> go.Figure:
+    """Shares of variance as bars with intervals, largest first.
+
+    Args:
+        cells: Columns term, share, low, high.
+    """
+    figure = go.Figure(
+        go.Bar(
+            x=100 * cells.share,
+            y=cells.term,
+            orientation="h",
+            marker={"color": _COLOURS[0]},
+            error_x={
+                "array": 100 * (cells.high - cells.share),
+                "arrayminus": 100 * (cells.share - cells.low),
+                "symmetric": False,
+                "color": _INK,
+            },
+            customdata=100 * cells[["low", "high"]].to_numpy(),
+            hovertemplate="%{y}: %{x:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title="share of the variance between cells, %")
+    figure = _styled(figure, height=120 + 28 * len(cells))
+    return figure.update_layout(margin={"l": 220})
+
+
+def tuning_figure(curve: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
+    """Expected best validation accuracy by number of draws, one line per arm.
+
+    Args:
+        curve: Columns level, draws, expected, low, high.
+        levels: In the order of the legend.
+    """
+    figure = go.Figure()
+    for number, level in enumerate(levels):
+        mine = curve[curve.level == level]
+        figure.add_scatter(
+            x=mine.draws,
+            y=100 * mine.expected,
+            mode="lines+markers",
+            name=level,
+            line={"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": _DASHES[number // len(_COLOURS) % 3]},
+            customdata=100 * mine[["low", "high"]].to_numpy(),
+            hovertemplate="%{x} draws: %{y:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}]",
+        )
+    figure.update_xaxes(title="draws k", type="log" if len(curve) and curve.draws.max() > 10 else "linear")
+    figure.update_yaxes(title="expected best validation accuracy, %")
     return _styled(figure, height=440)
 
 

@@ -1,0 +1,52 @@
+"""Pieces of the page: figures that are drawn when scrolled to, tables, numbers in words."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+
+def figure(drawing: go.Figure, caption: str, label: str) -> str:
+    """A figure with its caption.
+
+    Args:
+        drawing: Of plotly; its layout says how high it is.
+        caption: HTML; what it shows and where its data are.
+        label: What a screen reader says.
+    """
+    data = drawing.to_json().replace("</", "<\\/")
+    return (
+        f"<figure><div class='plot' role='img' aria-label='{html.escape(label, quote=True)}' "
+        f"style='height:{drawing.layout.height}px'></div><script type='application/json'>{data}</script>"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; every cell is escaped."""
+    top = "".join(f"<th scope='col'>{html.escape(str(title))}</th>" for title in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(x))}</td>" for x in row) + "</tr>" for row in rows)
+    return f"<div class='wide' tabindex='0'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def percent(value: float) -> str:
+    """0.1234 as 12.34 %."""
+    return "–" if pd.isna(value) else f"{100 * value:.2f} %"
+
+
+def points(value: float) -> str:
+    """A difference of accuracies in points."""
+    return "–" if pd.isna(value) else f"{100 * value:.2f}"
+
+
+def interval(low: float, high: float) -> str:
+    """In points, in brackets; nothing where it is not defined."""
+    return "" if pd.isna(low) else f"[{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def probability(p: float) -> str:
+    """A p value."""
+    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
