@@ -57,6 +57,13 @@ class TableFormat(StrEnum):
     json = "json"
 
 
+class FigureFormat(StrEnum):
+    """How `report --figures` writes."""
+
+    pdf = "pdf"
+    png = "png"
+
+
 @app.command()
 def run(  # noqa: PLR0913 (options of a command)
     space: SpaceArgument,
@@ -166,16 +173,20 @@ def table(
 def report(
     name: NameArgument,
     to: Annotated[Path | None, typer.Option("--out", help="Folder [default: the sweep's own report folder].")] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="Also write a booktabs table, ranking.tex.")] = False,
+    figures: Annotated[FigureFormat | None, typer.Option(help="Also write figures as files.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Write the landscape as one self-contained HTML page, with the table as CSV beside it."""
+    """Write the landscape as one self-contained HTML page, with the table as CSV and parquet beside it."""
     from orchestrator import Sweep
-    from orchestrator.report import write_report
+    from orchestrator.report import write_paper, write_report
 
     sweep = Sweep.stored(name, home)
-    folder = to or sweep.folder.report
+    folder, landscape = to or sweep.folder.report, sweep.landscape()
     with _writing(folder):
-        out.print(str(write_report(sweep.landscape(), folder)))
+        out.print(str(write_report(landscape, folder)))
+        for path in write_paper(landscape, folder, latex=latex, figures=figures):
+            out.print(str(path))
 
 
 @app.command()

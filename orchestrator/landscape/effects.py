@@ -92,7 +92,7 @@ def _require_factorial(cells: pd.DataFrame, crossed: Sequence[str], nested: Sequ
     for loss, mine in cells.groupby("loss", dropna=False) if "loss" in cells else [("all", cells)]:
         names = [name for name in (*crossed, *nested) if name != "loss"]
         expected = int(np.prod([mine[name].nunique(dropna=False) for name in names]))
-        if len(mine) != expected or mine.duplicated(names).any():
+        if len(mine) != expected or (names and mine.duplicated(names).any()):
             raise ValueError(
                 f"effects need a full factorial: {loss} has {len(mine)} cells, its factors {names} span {expected}."
             )

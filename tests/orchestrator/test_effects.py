@@ -30,6 +30,12 @@ def test_two_by_two_by_hand() -> None:
     assert found.share["loss"] == pytest.approx(2.25 / 3.5)
 
 
+def test_one_factor_takes_everything() -> None:
+    cells = design({"ce": (), "mse": ()})
+    cells = cells[cells.optimizer == "sgd"]
+    assert shares(trials(cells, np.array([0.8, 0.9])), ["loss"])["loss"] == 1
+
+
 def test_a_nested_factor_counts_with_zero_where_it_does_not_exist() -> None:
     """Temperature moves kl by -+0.3 around its mean (variance 0.06 over 3 levels: 0.3^2 * 2 / 3) and ce has none:
     averaged over the two losses 0.03. Both losses have the same mean, so the loss explains nothing."""

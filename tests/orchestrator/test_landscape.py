@@ -16,7 +16,7 @@ from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effec
 from orchestrator.landscape.stopping import rung_table, summarise_stopping
 from orchestrator.landscape.values import arm_values, cell_values, levels_of, mean_interval, ranking
 from orchestrator.plan import Plan
-from orchestrator.report import write_report
+from orchestrator.report import write_paper, write_report
 from orchestrator.report.figures import heatmap_figure, profile_figure, ranking_figure
 from search_spaces import load_space
 
@@ -278,3 +278,50 @@ def test_figures_of_many_contexts_and_of_those_without_a_factor(contexts: int) -
     assert len(profile.data) == contexts * 2 * 2
     assert len(ranking_figure(table).data) == 1 + contexts
     assert heatmap.layout.annotations[-1].text == ("–" if contexts == 1 else f"{(contexts - 1) / 100}")
+
+
+def stored_landscape(table: pd.DataFrame) -> Landscape:
+    """A synthetic table as if a sweep that tuned lr had made it."""
+    space = {
+        "name": "x",
+        "data": {"real": "digits"},
+        "teacher": {"model": "convnet2"},
+        "scientific": {"loss": ["kl", "soft_ce", "ce"]},
+        "nuisance": {"lr": {"loguniform": [0.001, 0.1]}, "draws": 2},
+        "fixed": {"student": "convnet2"},
+    }
+    table = table.assign(lr=0.01 * (table.draw + 1), epochs=10, stopped_by=None, run_id=None)
+    table["trial_id"] = [f"t{i}" for i in range(len(table))]
+    return Landscape(Plan("x", load_space(space), "cpu"), table, [], {})
+
+
+def test_latex_escapes_names_and_prints_a_bold_winner_only_where_it_differs(tmp_path: Path) -> None:
+    landscape = stored_landscape(synthetic({"kl1": 0.9, "ce": 0.7}))
+    (path,) = write_paper(landscape, tmp_path, latex=True, figures=None)
+    text = path.read_text()
+    assert r"\textbf{89.74" in text
+    assert r"kl = soft\_ce" in text
+    assert text.count(r" \\") == 3, "a head and two arms"
+    alike = stored_landscape(synthetic({"kl1": 0.9, "ce": 0.9}))
+    assert "textbf" not in write_paper(alike, tmp_path, latex=True, figures=None)[0].read_text()
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png"])
+def test_figures_for_papers_are_files(kind: str, tmp_path: Path) -> None:
+    table = synthetic({"kl1": 0.8, "kl2": 0.9, "ce": 0.7}).assign(temperature=math.nan, refinement=math.nan)
+    table.loc[table.cell == "kl1", ["temperature", "refinement"]] = [1.0, 0.0]
+    table.loc[table.cell == "kl2", ["temperature", "refinement"]] = [4.0, 0.0]
+    written = write_paper(stored_landscape(table), tmp_path, latex=False, figures=kind)
+    assert [path.name for path in written] == [f"ranking.{kind}", f"plane.{kind}", f"tuning.{kind}"]
+    assert all(path.stat().st_size > 3000 for path in written)
+
+
+def test_the_report_writes_a_typed_table_and_says_what_its_columns_mean(tmp_path: Path) -> None:
+    landscape = stored_landscape(synthetic({"kl1": 0.9, "ce": 0.7}))
+    write_report(landscape, tmp_path)
+    stored = pd.read_parquet(tmp_path / "landscape.parquet")
+    assert len(stored) == len(landscape.table)
+    assert stored.test_accuracy.mean() == pytest.approx(landscape.table.test_accuracy.mean())
+    dictionary = (tmp_path / "dictionary.html").read_text()
+    assert all(f"<code>{name}</code>" in dictionary for name in landscape.table)
+    assert {"comparisons.csv", "effects.csv", "sensitivity.csv", "tuning.csv"} <= {p.name for p in tmp_path.iterdir()}
