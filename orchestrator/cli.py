@@ -190,6 +190,30 @@ def report(
 
 
 @app.command()
+def compare(
+    name_a: Annotated[str, typer.Argument(metavar="NAME_A", help="Name of a sweep.")],
+    name_b: Annotated[str, typer.Argument(metavar="NAME_B", help="Name of another one.")],
+    to: Annotated[Path | None, typer.Option("--out", help="Also write this CSV file.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Compare two sweeps: cells that both have, paired by replicate; A minus B in points of test accuracy."""
+    from orchestrator import Sweep
+    from orchestrator.describe import describe_comparison
+    from orchestrator.landscape.comparisons import compare_tables
+
+    a, b = (Sweep.stored(name, home).landscape().table for name in (name_a, name_b))
+    try:
+        compared = compare_tables(a, b)
+    except ValueError as error:
+        raise ConfigError(f"{name_a}, {name_b}: {error}") from error
+    for line in describe_comparison(name_a, name_b, compared):
+        out.print(escape(line))
+    if to is not None:
+        with _writing(to):
+            compared.to_csv(to, index=False)
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A distilled set, label store or network checkpoint: file or folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -163,3 +163,13 @@ def _interval(low: float, high: float) -> str:
 def _home_option(sweep: Sweep) -> str:
     default = Path("lossatlas-home").absolute()
     return "" if sweep.home.path == default else f" --home {sweep.home.path}"
+
+
+def describe_comparison(name_a: str, name_b: str, compared: pd.DataFrame) -> Iterator[str]:
+    """Two sweeps cell by cell, in points of test accuracy."""
+    yield f"{name_a} minus {name_b}, points of test accuracy, paired by replicate (p: sign-flip test, Holm over cells)"
+    for row in compared.to_dict("records"):
+        interval = "" if pd.isna(row["low"]) else f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+        p = row["p_value"] if pd.isna(row["p_holm"]) else row["p_holm"]
+        shown = "" if pd.isna(p) else f"p = {p:.3f}"
+        yield f"  {100 * row['mean_difference']:+7.2f} {interval:18} {shown:10} n = {row['n']:<3} {row['cell']}"

@@ -132,6 +132,34 @@ def _differ(a: pd.DataFrame, b: pd.DataFrame) -> tuple[float, ...]:
     return len(d), *mean_interval(d), sign_flip_p(d), *probability_better(d)
 
 
+def compare_tables(a: pd.DataFrame, b: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """Two sweeps, cell by cell, paired by replicate.
+
+    Args:
+        a: Tidy table of one sweep.
+        b: Of another; cells are the same where their labels are.
+        metric: Column that is compared.
+
+    Returns:
+        The row "all shared cells" (the mean over them at each replicate), then one row per shared cell: cell, n,
+        mean_difference (a - b), low, high, p_value, p_holm (over the cells), p_better with its interval.
+
+    Raises:
+        ValueError: If no cell is confirmed in both.
+    """
+    values = [
+        confirmed(table).pivot_table(index="replicate", columns="cell", values=metric, sort=False) for table in (a, b)
+    ]
+    shared = [cell for cell in values[0] if cell in values[1]]
+    if not shared:
+        raise ValueError("the two sweeps have no confirmed cell in common; cells are the same where their labels are.")
+    rows = [(cell, *_differ(values[0][[cell]], values[1][[cell]])) for cell in shared]
+    together = ("all shared cells", *_differ(values[0][shared], values[1][shared]))
+    compared = pd.DataFrame([together, *rows], columns=["cell", *(c for c in COLUMNS[2:] if c != "p_holm")])
+    compared["p_holm"] = np.concatenate([[np.nan], holm(compared.p_value.to_numpy()[1:])])
+    return compared[["cell", *COLUMNS[2:]]]
+
+
 def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p of the hypothesis that the signs of paired differences are arbitrary.
 

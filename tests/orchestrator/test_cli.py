@@ -219,3 +219,21 @@ def test_draws_of_equal_values_are_one_trial_and_one_row(call: Call, space: str)
     rows = json.loads(call("table", "tiny", "--format", "json")[1])
     assert len(rows) == len({row["trial_id"] for row in rows}) == 4
     assert {row["selected"] for row in rows if row["stage"] == "confirm"} == {"best"}
+
+
+def test_two_sweeps_are_compared_and_a_paper_gets_its_table_and_figures(
+    call: Call, home: Path, space: str, tmp_path: Path
+) -> None:
+    """Another batch size is another sweep of the same cells."""
+    for name, changes in (("one", ()), ("two", ("--set", "fixed.batch_size=40"))):
+        small = ("--set", "nuisance=null", "--set", "scientific.loss=[kl,gift]", "--set", "fixed.epochs=2")
+        assert call("run", space, "--local", "--name", name, "--tracking-uri", "off", *small, *changes)[0] == 0
+    status, text, _ = call("compare", "one", "two", "--out", str(tmp_path / "c.csv"))
+    assert status == 0
+    assert "one minus two, points of test accuracy" in text
+    assert "all shared cells" in text
+    assert (tmp_path / "c.csv").read_text().startswith("cell,n,mean_difference")
+    status, text, _ = call("report", "one", "--latex", "--figures", "png", "--out", str(tmp_path / "r"))
+    assert status == 0
+    assert {"index.html", "ranking.tex", "ranking.png"} <= {path.name for path in (tmp_path / "r").iterdir()}
+    assert call("compare", "one", "three")[0] == 2

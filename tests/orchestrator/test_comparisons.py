@@ -12,6 +12,7 @@ from scipy import stats
 from orchestrator.landscape.comparisons import (
     COLUMNS,
     compare,
+    compare_tables,
     holm,
     probability_better,
     sign_flip_p,
@@ -146,3 +147,21 @@ def test_letters_join_levels_that_were_not_found_to_differ() -> None:
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(ValueError, match="no column 'colour'"):
         compare(minimal({"a": [1.0], "b": [2.0]}), "colour")
+
+
+def test_two_sweeps_are_compared_cell_by_cell_and_together() -> None:
+    """b is a minus 0.1 in the first cell and the same in the second: 0.05 together; a third cell is in a alone."""
+    cells = design({"kl": (), "ce": ()})
+    a = trials(cells, np.array([0.9, 0.8, 0.7, 0.6]), seed=1)
+    b = trials(cells[:2], np.array([0.8, 0.8]), seed=1, replicates=8)
+    b["test_accuracy"] = a.merge(b, on=["cell", "replicate"]).test_accuracy_x.to_numpy() - np.repeat([0.1, 0.0], 8)
+    found = compare_tables(a, b).set_index("cell")
+    assert found.mean_difference.to_dict() == {
+        "all shared cells": pytest.approx(0.05),
+        "kl,nan,nan,adamw": pytest.approx(0.1),
+        "kl,nan,nan,sgd": pytest.approx(0),
+    }
+    assert (found.n == 8).all()
+    assert found.p_holm["kl,nan,nan,adamw"] == pytest.approx(2 * 2 / 2**8)
+    with pytest.raises(ValueError, match="no confirmed cell in common"):
+        compare_tables(a, trials(cells[:1].assign(cell="other"), np.array([0.5])))
