@@ -25,7 +25,7 @@ h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { margin-top: 2.5rem; } p.lea
 .soft, figcaption { color: var(--soft); } figure { margin: 1rem 0; overflow-x: auto; } figure > .plot { min-width: 720px; }
 table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; } .wide { overflow-x: auto; } code { font-size: .9em; }
-nav a { margin-right: 1rem; white-space: nowrap; } :focus-visible { outline: 2px solid var(--link); }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; } :focus-visible { outline: 2px solid var(--link); }
 """
 #: Figures are drawn when they come into view, so that a page with many opens at once.
 _DRAW = """

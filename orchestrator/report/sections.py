@@ -14,6 +14,7 @@ from orchestrator.landscape.comparisons import compare, significance_groups
 from orchestrator.landscape.curves import learning_curves
 from orchestrator.landscape.effects import effects
 from orchestrator.landscape.landscape import Landscape
+from orchestrator.landscape.power import replicates_needed
 from orchestrator.landscape.sensitivity import factor_drops, sensitivity
 from orchestrator.landscape.stopping import StoppingSummary, rung_table, summarise_stopping
 from orchestrator.landscape.tuning import tuning_curve
@@ -89,7 +90,9 @@ def headline(found: Findings) -> str:
         "replicates."
     )
     tied = [level for level in ranked.level[1:] if _p_of(found.compared, best.level, level) > 0.05]
-    if tied:
+    if (needed := _replicates_missing(found)) is not None:
+        text += f" No difference can be significant with so few replicates; {needed} are needed for this many pairs."
+    elif tied:
         text += f" Not found to differ from the best (sign-flip test, Holm, 5 %): {html.escape(', '.join(tied))}."
     terms = found.effects
     if isinstance(terms, pd.DataFrame) and "loss" in set(terms.term):
@@ -97,6 +100,13 @@ def headline(found: Findings) -> str:
         text += f" The choice of loss explains {row.share:.0%} of the variance between cells"
         text += "." if pd.isna(row.low) else f" (95 % interval {row.low:.0%} to {row.high:.0%})."
     return text + _how_much_was_rate(found)
+
+
+def _replicates_missing(found: Findings) -> int | None:
+    """Replicates that the smallest adjusted p needs to reach 5 %; None if there are enough."""
+    pairs = found.compared[found.compared.n > 0]
+    needed = replicates_needed(len(pairs)) if len(pairs) else 0
+    return needed if len(pairs) and pairs.n.max() < needed else None
 
 
 def _how_much_was_rate(found: Findings) -> str:
