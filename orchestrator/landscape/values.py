@@ -45,9 +45,16 @@ def confirmed(table: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.selected.str.contains("best")] if "selected" in rows else rows
 
 
+def diverged(table: pd.DataFrame) -> pd.Series:
+    """Which trials diverged; none where a table does not say."""
+    return table.diverged.astype(bool) if "diverged" in table else pd.Series(False, index=table.index)
+
+
 def tuned_validation(table: pd.DataFrame) -> pd.Series:
     """Mean validation accuracy in `tune` of the draw that was confirmed, by cell; the quantity that arms choose by."""
-    tune = table[(table.stage == "tune") & (table.status == "finished") & ~table.diverged.astype(bool)]
+    tune = table[(table.stage == "tune") & (table.status == "finished") & ~diverged(table)]
+    if tune.empty:
+        return pd.Series(dtype=float, index=pd.Index([], name="cell"))
     chosen = confirmed(table)[["cell", "draw"]].drop_duplicates()
     return tune.merge(chosen, on=["cell", "draw"]).groupby("cell").val_accuracy.mean()
 
@@ -69,7 +76,7 @@ def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     cells = settings.drop(columns=tuned).drop_duplicates("cell").set_index("cell")
     by_cell = rows.groupby("cell")
     measured = {
-        cell: (len(g), *mean_interval(g[metric].to_numpy()), g[metric].std(), g.diverged.sum()) for cell, g in by_cell
+        cell: (len(g), *mean_interval(g[metric].to_numpy()), g[metric].std(), diverged(g).sum()) for cell, g in by_cell
     }
     columns = ["n", "mean", "low", "high", "sd", "diverged"]
     values = pd.DataFrame.from_dict(measured, orient="index", columns=columns)

@@ -325,3 +325,10 @@ def test_the_report_writes_a_typed_table_and_says_what_its_columns_mean(tmp_path
     dictionary = (tmp_path / "dictionary.html").read_text()
     assert all(f"<code>{name}</code>" in dictionary for name in landscape.table)
     assert {"comparisons.csv", "effects.csv", "sensitivity.csv", "tuning.csv"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_cell_values_of_a_table_from_anywhere_need_few_columns() -> None:
+    table = synthetic({"kl1": 0.8, "ce": 0.7})
+    few = table[table.stage == "confirm"][["cell", "stage", "status", "replicate", "test_accuracy"]]
+    assert cell_values(few).n.tolist() == [10, 10]
+    assert cell_values(few).diverged.sum() == 0
