@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import environment
+from orchestrator.landscape.anova import effects
 from orchestrator.landscape.comparisons import compare
-from orchestrator.landscape.effects import effects
 from orchestrator.landscape.values import cell_values
 
 KNOBS = {"kl": ("T", "w"), "js": ("T", "w"), "brier": ("T", "w"), "dist": ("T", "w"), "mse": ("w",), "ce": ()}

@@ -1,1 +1,52 @@
-"""The landscape: a tidy table of trials and the statistics on it. Pandas and scipy; no Ray, no MLflow."""
+"""The landscape: a tidy table of trials and the statistics on it. Pandas and scipy; no Ray, no MLflow.
+
+`from orchestrator.landscape import compare, effects` works in a notebook on a table from anywhere.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.landscape.anova import effects
+    from orchestrator.landscape.comparisons import compare, compare_tables
+    from orchestrator.landscape.power import minimum_detectable_effect
+    from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity
+    from orchestrator.landscape.stopping import early_stopping_safety
+    from orchestrator.landscape.tuning import boundary_flags, robustness, tuning_curve
+    from orchestrator.landscape.values import arm_values, cell_values, ranking
+
+__all__ = [
+    "arm_values",
+    "boundary_flags",
+    "cell_values",
+    "compare",
+    "compare_tables",
+    "early_stopping_safety",
+    "effects",
+    "factor_drops",
+    "minimum_detectable_effect",
+    "rank_stability",
+    "ranking",
+    "robustness",
+    "sensitivity",
+    "tuning_curve",
+]
+_HOME = {
+    "comparisons": ("compare", "compare_tables"),
+    "anova": ("effects",),
+    "power": ("minimum_detectable_effect",),
+    "spread": ("factor_drops", "rank_stability", "sensitivity"),
+    "stopping": ("early_stopping_safety",),
+    "tuning": ("boundary_flags", "robustness", "tuning_curve"),
+    "values": ("arm_values", "cell_values", "ranking"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a function's module when it is asked for: scipy takes a second, and most commands need none of it."""
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

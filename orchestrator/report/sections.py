@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.landscape.anova import effects
 from orchestrator.landscape.comparisons import compare, significance_groups
 from orchestrator.landscape.curves import learning_curves
-from orchestrator.landscape.effects import effects
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.power import replicates_needed
-from orchestrator.landscape.sensitivity import factor_drops, sensitivity
-from orchestrator.landscape.stopping import StoppingSummary, rung_table, summarise_stopping
+from orchestrator.landscape.spread import factor_drops, sensitivity
+from orchestrator.landscape.stopping import StoppingSummary, early_stopping_safety, rung_table, summarise_stopping
 from orchestrator.landscape.tuning import tuning_curve
 from orchestrator.landscape.values import arm_values, ranking
 from orchestrator.report.figures import (
@@ -61,7 +61,7 @@ class Findings:
 
     @cached_property
     def sensitivity(self) -> pd.DataFrame:
-        """See `orchestrator.landscape.sensitivity`."""
+        """See `orchestrator.landscape.spread.sensitivity`."""
         return sensitivity(self.table)
 
     @cached_property
@@ -295,6 +295,18 @@ def _stopping(found: Findings) -> Iterator[str]:
     rungs = rung_table(landscape.records)
     if not rungs.empty:
         yield grid(list(rungs.columns), rungs.itertuples(index=False))
+    safety = early_stopping_safety(landscape.table, landscape.records)
+    if safety.n.sum():
+        rows = [(r.rung_epochs, r.n, _rho(r.across), _rho(r.within), r.strata) for r in safety.itertuples()]
+        yield grid(("rung (epochs)", "trials", "Spearman, all", "Spearman, within cells", "cells"), rows)
+        yield (
+            "<p class='soft'>Rank correlation between validation accuracy at a rung and at the end, over trials that were "
+            "not stopped; within cells it is what early stopping relies on.</p>"
+        )
+
+
+def _rho(value: Any) -> str:
+    return "not measurable" if pd.isna(value) else f"{value:.2f}"
 
 
 def _stopping_verdict(s: StoppingSummary) -> str:

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.landscape.curves import learning_curves
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effect, replicates_needed, smallest_p
-from orchestrator.landscape.stopping import rung_table, summarise_stopping
+from orchestrator.landscape.stopping import early_stopping_safety, rung_table, summarise_stopping
 from orchestrator.landscape.values import arm_values, cell_values, levels_of, mean_interval, ranking
 from orchestrator.plan import Plan
 from orchestrator.report import write_paper, write_report
@@ -332,3 +332,33 @@ def test_cell_values_of_a_table_from_anywhere_need_few_columns() -> None:
     few = table[table.stage == "confirm"][["cell", "stage", "status", "replicate", "test_accuracy"]]
     assert cell_values(few).n.tolist() == [10, 10]
     assert cell_values(few).diverged.sum() == 0
+
+
+def test_safety_of_early_stopping_is_the_rank_correlation_of_then_and_last() -> None:
+    """Cell a: 1, 2, 3 become 2, 4, 6 (rho 1); cell b: 1, 2, 3 become 3, 2, 1 (rho -1); a stopped trial does not count."""
+    then, last = [0.1, 0.2, 0.3] * 2, [0.2, 0.4, 0.6, 0.3, 0.2, 0.1]
+    table = pd.DataFrame({"trial_id": list("uvwxyz"), "cell": ["a"] * 3 + ["b"] * 3, "stage": "tune"})
+    table["status"] = "finished"
+    records: list[dict[str, Any]] = [{"kind": "decision", "rung_epochs": 25}]
+    for trial, a, b in zip(table.trial_id, then, last, strict=True):
+        curve = [
+            {"epoch": 20, "val_accuracy": 0.9},
+            {"epoch": 25, "val_accuracy": a},
+            {"epoch": 100, "val_accuracy": b},
+        ]
+        records.append({"kind": "result", "trial_id": trial, "curve": curve})
+    (row,) = early_stopping_safety(table, records).to_dict("records")
+    assert (row["rung_epochs"], row["n"], row["strata"]) == (25, 6, 2)
+    assert row["within"] == pytest.approx(0)
+    one = table.assign(status=["finished"] * 3 + ["stopped"] * 3)
+    assert early_stopping_safety(one, records).within[0] == pytest.approx(1)
+    few = table.assign(status=["finished"] * 2 + ["stopped"] * 4)
+    assert math.isnan(early_stopping_safety(few, records).across[0]), "not measurable"
+
+
+def test_the_statistics_can_be_imported_from_one_place() -> None:
+    from orchestrator import landscape
+
+    assert all(callable(getattr(landscape, name)) for name in landscape.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'compere'"):
+        landscape.compere  # noqa: B018

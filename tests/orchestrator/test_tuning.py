@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.landscape.sensitivity import factor_drops, rank_stability, sensitivity
+from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity
 from orchestrator.landscape.tuning import boundary_flags, expected_best, robustness, tuning_curve
 
 LRS = (0.001, 0.01, 0.1, 1.0)

@@ -10,7 +10,7 @@ import pytest
 import statsmodels.formula.api as smf
 from statsmodels.stats.anova import anova_lm
 
-from orchestrator.landscape.effects import effects
+from orchestrator.landscape.anova import effects
 from tests.orchestrator.landscapes import design, trials
 
 FACTORS = ["loss", "temperature", "refinement", "optimizer"]
