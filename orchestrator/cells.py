@@ -130,7 +130,21 @@ def _canonical_context(context: Mapping[str, Any], settings: SpaceSettings) -> t
     dropped = [name for name in without_effect(fixed.optimizer, fixed.student) if name in context]
     owners = {"momentum": fixed.optimizer}
     reasons = [f"{owners.get(name, fixed.student)} has no {name}" for name in dropped]
-    return {**context, **dict.fromkeys(dropped)}, reasons
+    idle = {name: why for name, why in _idle(settings).items() if name in context}
+    return {**context, **dict.fromkeys([*dropped, *idle])}, [*reasons, *idle.values()]
+
+
+def _idle(settings: SpaceSettings) -> dict[str, str]:
+    """Factors of the views that change nothing here, and why."""
+    fixed, distilled = settings.fixed, settings.data.distilled
+    idle = {}
+    if fixed.augment != "rrc":
+        idle["crop_area_min"] = f"augment {fixed.augment} has no crop_area_min"
+    if fixed.mix == "none":
+        idle |= {name: f"mix none has no {name}" for name in ("mix_alpha", "mix_prob")}
+    if distilled.label_store and fixed.labels == "stored":
+        idle["data_seed"] = "a label store has one draw of the data"
+    return idle
 
 
 def without_effect(optimizer: str, student: str) -> list[str]:

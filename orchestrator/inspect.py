@@ -29,12 +29,16 @@ def inspect_file(path: Path, *, full: bool, stated: Sequence[str]) -> dict[str, 
     try:
         facts = inspect_path(path, full=full)
         if stated:
-            known = facts["stated"] | _parsed(stated)
-            check_stated(known, "--set")
-            write_sidecar(path, known)
+            given = _parsed(stated)
+            check_stated(facts["stated"] | given, "--set")
+            write_sidecar(path, given)
             facts = inspect_path(path, full=full)
     except (ValueError, OSError) as err:
         raise ConfigError(str(err)) from err
+    try:
+        check_stated(facts["stated"], sidecar_of(path).name)
+    except ValueError as err:
+        facts["problems"].append(str(err))
     return facts
 
 

@@ -49,13 +49,13 @@ def doubts_about(about: Mapping[str, Any]) -> list[str]:
 def unusable_labels(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Losses that need logits, where a set came with probabilities: log p has lost the norm that they compare."""
     bad = {
-        cell.loss
+        "|".join(cell.arms)
         for cell in plan.cells
         if cell.settings.fixed.labels == "stored" and cell.loss in (*LOGIT_LOSSES, *ANGLE_LOSSES)
         if known[plan.trial(cell, 0, 0, "tune").data].get("label_kind") == "prob"
     }
     return [
-        f"scientific.loss: {name} needs logits, the stored labels are probabilities; leave it out, or labels: bank."
+        f"scientific.loss: {name} compares logits, the stored labels are probabilities; leave it out, or labels: bank."
         for name in sorted(bad)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ Axes = Mapping[str, Sequence[Any]]
 
 def incoherences(space: Space) -> list[str]:
     """Every problem between the settings of a space, of each of its datasets."""
-    levels = [{"dataset": name} for name in space.datasets] or [{}]
+    varied = [key for key in space.axes if key == "dataset" or key.startswith(("data.", "teacher."))]
+    levels = [dict(zip(varied, at, strict=True)) for at in itertools.product(*(space.axes[key] for key in varied))]
     problems = [problem for level in levels for problem in _of_dataset(space, space.at(level))]
     return list(dict.fromkeys([*problems, *_of_training(space)]))
 
@@ -120,6 +122,11 @@ def _of_stored(space: Space, settings: SpaceSettings, *, stored: bool) -> Iterat
     distilled = settings.data.distilled
     if stored and not distilled.path:
         yield "fixed.labels: stored, but the distilled set is made here; give data.distilled.path."
+    mixes = [mix for mix in space.axes.get("mix", [settings.fixed.mix]) if mix != "none"]
+    if stored and mixes and not distilled.label_store:
+        yield f"fixed.mix: {mixes[0]}, but stored labels belong to unmixed images; use none, or labels: bank."
+    if settings.data.real == "digits" and distilled.pixel_space == "zca":
+        yield "data.distilled.pixel_space: zca whitens images that are bytes; the digits are none."
     if distilled.label_store and not stored:
         yield "data.distilled.label_store: given, but not used; give labels: stored."
     if distilled.label_store and stored:

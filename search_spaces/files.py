@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from search_spaces.settings import Data, Distilled
 from trainables.config import content_hash
 from trainables.names import REAL_DATASETS
+from trainables.sidecar import NAME as SIDECAR
 from trainables.sidecar import STATED, read_sidecar, sidecar_of
-from trainables.trees import Tree, list_folder, list_tree
+from trainables.trees import Tree, hash_folder, list_tree
 
 
 def file_hash(path: str) -> str:
@@ -36,14 +37,14 @@ def _hash_of(path: Path, changed: int, size: int) -> str:
 
 
 def distilled_hash(path: str) -> str:
-    """Content of a distilled set or label store: a file with the labels beside it, or a folder's names and sizes.
+    """Content of a distilled set or label store: a file with the labels beside it, or a folder.
 
     Raises:
         ValueError: If there is no such file or folder.
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        return list_folder(str(place))
+        return hash_folder(str(place), (SIDECAR,))
     labels = place.with_name(place.name.replace("images", "labels"))
     beside = [file_hash(str(labels))] if labels != place and labels.is_file() else []
     return content_hash([file_hash(path), *beside])

@@ -14,6 +14,7 @@ from search_spaces.checks import check_document
 from search_spaces.errors import ConfigError
 from search_spaces.space import Space, named_datasets, put
 
+_PATH_AXES: Final = ("data.distilled.path", "data.distilled.label_store", "data.root")
 _HERE: Final = Path(__file__).parent
 _FRACTION: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _EXPONENT: Final = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
@@ -47,6 +48,10 @@ def _with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     """The document with its files named so that `resume` finds them from any working directory."""
     data, teacher = document.get("data"), document.get("teacher")
     named = named_datasets(document)
+    axes = document.get("scientific")
+    if isinstance(axes, dict):
+        for key in set(_PATH_AXES) & set(axes):
+            axes[key] = [_absolute(value) for value in axes[key]] if isinstance(axes[key], list) else axes[key]
     for one in [each["data"] for each in named.values()] or [data]:
         _absolute_data(one)
     if named and isinstance(teacher, dict) and set(teacher) == set(named):

@@ -11,6 +11,7 @@ from trainables.names import LABELS, MIXES, NORMS, OPTIMIZERS, SCHEDULES
 from trainables.sidecar import STATED
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -93,10 +94,12 @@ class Distilled(Settings):
     path: str | None = Field(
         None, description="A distilled set on disk, see `lossatlas inspect`; `distilled: PATH` is short for it."
     )
-    pixel_space: Literal["uint8", "raw01", "meanstd", "zca"] | None = Field(
+    pixel_space: Literal["raw01", "meanstd", "zca"] | None = Field(
         None, description="Of a file's pixels, where it cannot tell: 0 to 1, normalised, or whitened."
     )
-    mean: list[float] | None = Field(None, description="meanstd: what was subtracted per channel, of pixels in [0, 1].")
+    mean: list[Finite] | None = Field(
+        None, description="meanstd: what was subtracted per channel, of pixels in [0, 1]."
+    )
     std: list[Positive] | None = Field(None, description="meanstd: what was divided by per channel.")
     class_order: Literal["index", "sorted"] | list[str] | None = Field(
         None, description="Names in label order; index: positions are labels; sorted: sorted folder names."

@@ -6,7 +6,9 @@ same table.
 
 Source of the operations: differentiable siamese augmentation (Zhao and Bilen 2021, arXiv:2102.08259); CutMix (Yun et
 al. 2019, arXiv:1905.04899); MixUp (Zhang et al. 2018, arXiv:1710.09412); random resized crop (Szegedy et al. 2015).
-Differs: which operation acts is drawn per image where published code draws it per batch.
+Differs: which operation acts is drawn per image where published code draws it per batch; what is blanked or moves in is
+a black pixel, in published code the mean colour (0 after normalisation); colour comes first, then geometry in one
+resampling, then cutout, where published code resamples for each operation.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from torch import Tensor
 from trainables.names import DSA_OPERATIONS
 from trainables.splits import Split
 
-#: What a row holds, and the value that changes nothing. Lengths and positions are fractions of the image side;
+#: What a row holds, and the value that changes nothing. Lengths and positions are fractions of the image side; with
+#: `inside` 1 the shift and scale are a box, and nothing outside it is read (a resized crop);
 #: saturation and contrast are factors, brightness is added; `partner` is the index of the image that is mixed in and
 #: `share` what stays of the image itself: everywhere (MixUp), or outside the box (CutMix).
 IDENTITY: Final = {
@@ -31,6 +34,7 @@ IDENTITY: Final = {
     "scale_x": 1.0,
     "scale_y": 1.0,
     "angle": 0.0,
+    "inside": 0.0,
     "flip": 0.0,
     "brightness": 0.0,
     "saturation": 1.0,
@@ -85,7 +89,7 @@ class Augmentation:
         if self.kind == "rrc":
             rows |= _resized_crop(u, self.crop_area_min) | _flip(u)
         elif self.kind != "none":
-            rows |= _dsa(u, self.kind)
+            rows |= _dsa(u, self.kind, size)
         if not self.flips:
             rows["flip"] = torch.zeros(n)
         if self.mix != "none":
@@ -121,22 +125,24 @@ def _resized_crop(u: Rows, smallest_area: float) -> Rows:
     aspect = torch.exp((2 * u["scale_y"] - 1) * math.log(ASPECT_RATIO))
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     shift = {"shift_x": (u["shift_x"] - 0.5) * (1 - width), "shift_y": (u["shift_y"] - 0.5) * (1 - height)}
-    return {"scale_x": width, "scale_y": height, **shift}
+    return {"scale_x": width, "scale_y": height, **shift, "inside": torch.ones_like(width)}
 
 
 def _flip(u: Rows) -> Rows:
     return {"flip": (u["flip"] < 0.5).float()}
 
 
-def _dsa(u: Rows, kind: str) -> Rows:
+def _dsa(u: Rows, kind: str, size: int) -> Rows:
     """Rows of DSA: neutral wherever an operation does not act on an image."""
     names = DSA_OPERATIONS if kind == "dsa" else tuple(kind.split("_"))
     chosen = ("crop", "scale", "rotate") if kind == "dsa" else names
     which = (u["which"] * len(chosen)).long()
-    ratio = torch.tensor(SCALE_RATIO)
+    most = int(size * CROP_FRAC + 0.5)
     drawn: dict[str, Rows] = {
-        "crop": {name: (2 * u[name] - 1) * CROP_FRAC for name in ("shift_x", "shift_y")},
-        "scale": {name: ratio ** (2 * u[name] - 1) for name in ("scale_x", "scale_y")},
+        "crop": {
+            name: ((2 * most + 1) * u[name] - 0.5).round() / size - most / size for name in ("shift_x", "shift_y")
+        },
+        "scale": {name: 1 / SCALE_RATIO + (SCALE_RATIO - 1 / SCALE_RATIO) * u[name] for name in ("scale_x", "scale_y")},
         "rotate": {"angle": torch.deg2rad((2 * u["angle"] - 1) * ROTATE_DEGREES)},
         "flip": _flip(u),
         "color": {
@@ -222,7 +228,11 @@ def _sampling_grid(images: Tensor, p: Rows) -> Tensor:
     mirror = 1 - 2 * p["flip"]
     row_x = torch.stack([mirror * p["scale_x"] * cos, -p["scale_x"] * sin, 2 * p["shift_x"]], dim=1)
     row_y = torch.stack([mirror * p["scale_y"] * sin, p["scale_y"] * cos, 2 * p["shift_y"]], dim=1)
-    return F.affine_grid(torch.stack([row_x, row_y], dim=1), list(images.shape), align_corners=False)
+    grid = F.affine_grid(torch.stack([row_x, row_y], dim=1), list(images.shape), align_corners=False)
+    shift = torch.stack([p["shift_x"], p["shift_y"]], dim=1)[:, None, None]
+    reach = torch.stack([p["scale_x"], p["scale_y"]], dim=1)[:, None, None] - 1 / images.shape[-1]
+    boxed = torch.minimum(torch.maximum(grid, 2 * shift - reach), 2 * shift + reach)
+    return torch.where(p["inside"][:, None, None, None] > 0, boxed, grid)
 
 
 def _cutout_mask(images: Tensor, p: Rows) -> Tensor:

@@ -82,11 +82,21 @@ def safe_load(path: Path) -> Any:
     except FileNotFoundError as err:
         raise ValueError(f"{path}: no such file.") from err
     except pickle.UnpicklingError as err:
-        found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+)", str(err))
-        what = f" ({found[1]})" if found else ""
-        raise ValueError(f"{path}: refused: it holds more than tensors, numbers and containers{what}.") from err
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, UnicodeDecodeError) as err:
+        found = re.search(r"GLOBAL ([\w.]+)|global:? ([\w.]+)|class ([\w.]+)", str(err))
+        name = next((part for part in found.groups() if part and "." in part), "") if found else ""
+        if not name and not _is_pickle(path):
+            raise ValueError(f"{path}: not a readable torch file.") from err
+        what = f" ({name})" if name else ""
+        hint = "; save tensors (torch.from_numpy), not arrays" if name.startswith("numpy") else ""
+        raise ValueError(f"{path}: refused: it holds more than tensors, numbers and containers{what}{hint}.") from err
+    except Exception as err:  # a damaged file can raise anything inside torch's reader
         raise ValueError(f"{path}: not a readable torch file ({' '.join(str(err).split())[:200]}).") from err
+
+
+def _is_pickle(path: Path) -> bool:
+    """By its first bytes: torch's zip archive or a bare pickle."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def read_weights(path: Path) -> Weights:

@@ -16,7 +16,7 @@ STATED: Final = {
     "mean": "what was subtracted per channel, of pixels in [0, 1]",
     "std": "what was divided by per channel",
     "class_order": "index (positions are labels), sorted (names in sorted order), or the list of names in label order",
-    "label_kind": "prob (rows that sum to 1), logit, or hard (their argmax)",
+    "label_kind": "prob (rows that sum to 1), logit, or hard (only their argmax counts)",
     "decode_factor": "f of files that pack f x f images into each (IDC: the factor in the folder's name), else 1",
     "ipc": "images per class",
     "experiment": "which of a file's experiments, from 0; none: the last",
@@ -31,10 +31,18 @@ def sidecar_of(path: Path) -> Path:
 def read_sidecar(path: Path) -> dict[str, Any]:
     """What is stated about a distilled set; nothing where there is no sidecar.
 
+    Keys at the top are about the whole folder; those under the name of a file are about that file, and come first.
+
     Raises:
         ValueError: If it is not a YAML mapping.
     """
-    file = sidecar_of(path)
+    content = _content(sidecar_of(path))
+    general = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    own = {} if path.is_dir() else content.get(path.name, {})
+    return general | own
+
+
+def _content(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     if file.stat().st_size > LARGEST_BYTES:
@@ -51,9 +59,13 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 
 
 def write_sidecar(path: Path, stated: Mapping[str, Any]) -> Path:
-    """Add to what is stated; the file written."""
+    """Add to what is stated, of a file under its name; the sidecar written."""
     file = sidecar_of(path)
-    content = read_sidecar(path) | dict(stated)
+    content = _content(file)
+    if path.is_dir():
+        content |= stated
+    else:
+        content[path.name] = content.get(path.name, {}) | dict(stated)
     temporary = file.with_suffix(".tmp")
     temporary.write_text(yaml.safe_dump(content, sort_keys=True))
     temporary.replace(file)

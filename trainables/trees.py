@@ -5,6 +5,7 @@ Class order: folders named by numbers count as those numbers; other names are so
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,12 +37,30 @@ class Tree:
     key: str
 
 
-@lru_cache(maxsize=8)
-def list_folder(root: str) -> str:
-    """Hash of the path and size of every file in a folder."""
+#: Folders up to this size are identified by the bytes in them.
+HASH_WHOLE_BYTES: Final = 4 * 2**30
+
+
+@lru_cache(maxsize=32)
+def hash_folder(root: str, ignored: tuple[str, ...] = ()) -> str:
+    """Hash of the name and content of every file in a folder, but for hidden files and those of `ignored` names.
+
+    Of folders above 4 GiB (label stores), names, sizes and times of change are hashed, and the content of the first and
+    the last file.
+    """
     folder = Path(root)
-    found = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file())
-    return content_hash(found)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path: str(path.relative_to(folder)) for path in files}
+    files = [p for p in files if p.name not in ignored and not any(n.startswith(".") for n in names[p].split("/"))]
+    stats = {path: path.stat() for path in files}
+    whole = sum(stat.st_size for stat in stats.values()) <= HASH_WHOLE_BYTES
+    digest = hashlib.sha256()
+    for number, path in enumerate(files):
+        stat = stats[path]
+        digest.update(f"{names[path]}\0{stat.st_size}\0{'' if whole else stat.st_mtime_ns}\n".encode())
+        if whole or number in (0, len(files) - 1):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=8)
@@ -101,8 +120,9 @@ def _ordered(root: str, names: Sequence[str], order: Sequence[str] | None) -> tu
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the image files in a folder, sorted as text."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
+    """Names of the image files in a folder, sorted as text; hidden files are none."""
+    names = (entry.name for entry in os.scandir(folder))
+    return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
 
 
 def _files(path: Path, classes: Sequence[str], root: Path) -> Iterator[tuple[str, int, int]]:

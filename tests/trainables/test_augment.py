@@ -90,8 +90,11 @@ def test_dsa_acts_as_gifts_evaluation_does() -> None:
     assert acts["color"].all()
     assert acts["cutout"].all()
     kinds = torch.stack([acts["crop"], acts["scale"], acts["rotate"]])
-    assert (kinds.sum(0) == 1).all()
+    assert kinds.sum(0).max() == 1
+    assert (kinds.sum(0) == 1).float().mean() > 0.9, "a crop may move by no pixel"
     assert (kinds.sum(1) > 60).all()
+    pixels = 8 * torch.stack([p["shift_x"], p["shift_y"]])
+    assert pixels.unique().tolist() == [-1, 0, 1], "an eighth of 8 pixels, whole pixels only"
     assert p["angle"].abs().max() <= math.radians(15)
     assert 100 < acts["flip"].sum() < 200
 
@@ -101,7 +104,8 @@ def test_a_strategy_is_one_of_its_operations_on_each_image() -> None:
     assert torch.stack(list(acts.values())).sum(0).max() == 1
     assert all(count > 200 for count in (int(a.sum()) for a in acts.values()))
     some = acting(drawn(Augmentation("color_crop", flips=True)))
-    assert ((some["color"] | some["crop"]) & ~(some["color"] & some["crop"])).all()
+    assert not (some["color"] & some["crop"]).any()
+    assert (some["color"] | some["crop"]).float().mean() > 0.9
     assert not any(some[name].any() for name in ("scale", "rotate", "cutout", "flip"))
 
 
@@ -114,10 +118,12 @@ def test_resized_crops_stay_inside_and_respect_the_smallest_area() -> None:
 
 
 def test_a_resized_crop_is_the_box_stretched() -> None:
-    """The left upper quarter, doubled by nearest pixels, has the same mean as the crop."""
-    crop = augment(IMAGES, rows(scale_x=0.5, scale_y=0.5, shift_x=-0.25, shift_y=-0.25), BLANK)
-    expected = F.interpolate(IMAGES[..., :4, :4], scale_factor=2, mode="bilinear")
-    torch.testing.assert_close(crop[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+    """As torchvision's resized crop: nothing outside the box is read, at its edges and at the image's."""
+    for row, column in ((0, 0), (2, 4), (4, 1)):
+        shift = {"shift_x": column / 8 - 0.25, "shift_y": row / 8 - 0.25}
+        crop = augment(IMAGES, rows(scale_x=0.5, scale_y=0.5, inside=1.0, **shift), BLANK - 3)
+        box = IMAGES[..., row : row + 4, column : column + 4]
+        torch.testing.assert_close(crop, F.interpolate(box, scale_factor=2, mode="bilinear"))
 
 
 def test_cutmix_pastes_the_partners_box() -> None:

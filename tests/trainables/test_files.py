@@ -91,7 +91,7 @@ def test_stored_labels_need_no_teacher_and_probabilities_no_angle_losses(space: 
     probabilities = tmp_path / "tesla"
     probabilities.mkdir()
     space["data"]["distilled"] = {"path": str(builders.tesla(probabilities, None)), "pixel_space": "zca"}
-    with pytest.raises(ConfigError, match="cosine needs logits, the stored labels are probabilities"):
+    with pytest.raises(ConfigError, match="gift compares logits, the stored labels are probabilities"):
         run({**space, "name": "tesla"}, tmp_path / "home")
     space["scientific"]["loss"] = ["kl"]
     _, arrays, _ = run({**space, "name": "tesla"}, tmp_path / "home")
@@ -240,7 +240,7 @@ def test_inspect_speaks_to_people_and_refuses_with_status_2(tmp_path: Path) -> N
     assert isinstance(refused.exception, ConfigError)
     assert "no such file or folder" in str(refused.exception)
     wrong = runner.invoke(app, ["inspect", str(tmp_path), "--set", "pixel_space=grey"])
-    assert "--set: pixel_space: must be 'uint8', 'raw01'" in str(wrong.exception)
+    assert "--set: pixel_space: must be 'raw01', 'meanstd' or 'zca'" in str(wrong.exception)
     assert not (tmp_path / "lossatlas.yaml").exists()
 
 

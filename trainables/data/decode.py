@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from trainables.arrays import map_entry, new_entry
 from trainables.config import content_hash
@@ -31,7 +31,7 @@ def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str]
 
     Returns:
         {part}_images uint8 (n, channels, size, size) and {part}_labels int64 (n,), for each part of the tree. One
-        channel if the first image has one, else three.
+        channel if every image is gray, else three.
 
     Raises:
         ValueError: If a file is no image.
@@ -40,35 +40,59 @@ def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str]
     if not entry.exists():
         count = sum(len(files) for files in tree.files.values())
         say(f"decoding {count} images of {tree.root} at {image_size} x {image_size} pixels")
+        everything = [file for files in tree.files.values() for file in files]
+        mode = find_mode(tree.root, everything)
         with new_entry(entry) as folder:
             for part, files in tree.files.items():
-                _decode_part(tree.root, files, image_size, folder / f"{part}_images.npy")
+                _decode_part(tree.root, files, image_size, mode, folder / f"{part}_images.npy")
                 np.save(folder / f"{part}_labels.npy", np.array([label for _, label in files], dtype=np.int64))
     return map_entry(entry)
 
 
-def decode_files(root: Path, files: Sequence[tuple[str, int]], size: int | None) -> np.ndarray:
-    """Some images in memory, uint8 (n, channels, size, size); None takes the shorter side of the first."""
+def find_mode(root: Path, files: Sequence[tuple[str, int]]) -> str:
+    """Pillow's "L" if every image is gray, else "RGB"; one gray photograph does not make a dataset gray."""
+
+    def is_gray(path: str) -> bool:
+        with _open(root / path) as image:
+            return image.mode in ("1", "L", "LA", "I", "I;16", "I;16B")
+
+    if not is_gray(files[0][0]):
+        return "RGB"
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return "L" if all(pool.map(is_gray, [path for path, _ in files])) else "RGB"
+
+
+def decode_files(root: Path, files: Sequence[tuple[str, int]], size: int | None, mode: str | None = None) -> np.ndarray:
+    """Some images in memory, uint8 (n, channels, size, size), decoded by a thread per core.
+
+    Args:
+        root: Folder.
+        files: (path below root, label).
+        size: Side in pixels; None takes the shorter side of the first.
+        mode: "L" or "RGB"; None finds out.
+    """
+    mode = mode or find_mode(root, files)
     with _open(root / files[0][0]) as image:
-        mode, size = _mode(image), size or min(image.size)
+        size = size or min(image.size)
     paths = [str(root / path) for path, _ in files]
     jobs = [(paths[first : first + CHUNK], mode, size) for first in range(0, len(paths), CHUNK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without holding the interpreter
         return np.concatenate(list(pool.map(_decode_chunk, jobs)))
 
 
-def _decode_part(root: Path, files: Sequence[tuple[str, int]], size: int, out: Path) -> None:
-    """Write one part's images, decoded by a thread per core (Pillow decodes without holding the interpreter)."""
+def side_of(root: Path, files: Sequence[tuple[str, int]]) -> int:
+    """The shorter side of the first image, pixels."""
     with _open(root / files[0][0]) as image:
-        channels = 1 if _mode(image) == "L" else 3
-    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint8, shape=(len(files), channels, size, size))
+        return min(image.size)
+
+
+def _decode_part(root: Path, files: Sequence[tuple[str, int]], size: int, mode: str, out: Path) -> None:
+    """Write one part's images, a few thousand in memory at a time."""
+    shape = (len(files), 1 if mode == "L" else 3, size, size)
+    array = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint8, shape=shape)
     for first in range(0, len(files), PART):
-        array[first : first + PART] = decode_files(root, files[first : first + PART], size)
+        array[first : first + PART] = decode_files(root, files[first : first + PART], size, mode)
     array.flush()
-
-
-def _mode(image: Image.Image) -> str:
-    return "L" if image.mode in ("1", "L") else "RGB"
 
 
 def _decode_chunk(job: tuple[list[str], str, int]) -> np.ndarray:
@@ -80,8 +104,10 @@ def _decode(path: str, mode: str, size: int) -> np.ndarray:
     """One image, (channels, size, size)."""
     with _open(path) as image:
         try:
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
+                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
             image = image.convert(mode)
-        except OSError as err:
+        except Exception as err:  # a damaged file can raise anything inside Pillow's plugins
             raise ValueError(f"{path}: damaged image ({err}).") from err
         if image.size != (size, size):
             image = _fit(image, size)
@@ -92,8 +118,8 @@ def _decode(path: str, mode: str, size: int) -> np.ndarray:
 def _open(path: str | Path) -> Image.Image:
     try:
         return Image.open(path)
-    except (UnidentifiedImageError, OSError) as err:
-        raise ValueError(f"{path}: not an image.") from err
+    except Exception as err:  # missing, not an image, a decompression bomb
+        raise ValueError(f"{path}: not an image ({type(err).__name__}).") from err
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:

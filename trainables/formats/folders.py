@@ -28,9 +28,10 @@ def recognise_folder(folder: Path) -> Found | None:
         ValueError: If labels are not 0 .. C - 1, a file says another class than its folder, or a class has no images.
     """
     names = class_folders(folder)
-    if names == ["syn_data"]:
+    if "syn_data" in names:
         return recognise_folder(folder / "syn_data")
-    if not names or not any(image_names(folder / name) for name in names):
+    names = [name for name in names if image_names(folder / name) or re.fullmatch(r"(new)?\d+|n\d{8}", name)]
+    if not any(image_names(folder / name) for name in names):
         return None
     if len(names) < 2:
         raise ValueError(f"{folder}: a distilled set has at least 2 class folders, got {names}.")
@@ -51,8 +52,11 @@ def _numbered(folder: Path, layout: str, pattern: str, names: list[str]) -> Foun
 
     ordered = tuple(sorted(names, key=number))
     if [number(name) for name in ordered] != list(range(len(ordered))):
-        missing = sorted(set(range(number(ordered[-1]) + 1)) - {number(name) for name in names})
-        raise ValueError(f"{folder}: class folders must be 0 to C - 1; missing: {missing[:5]}, there are {len(names)}.")
+        numbers = [number(name) for name in ordered]
+        missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))
+        twice = sorted({n for n in numbers if numbers.count(n) > 1})
+        what = f"missing: {missing[:5]}" if missing else f"twice: {twice[:5]}"
+        raise ValueError(f"{folder}: class folders must be 0 to C - 1; {what}, there are {len(names)}.")
     return _found(folder, layout, ordered, numbered=True)
 
 

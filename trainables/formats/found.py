@@ -51,6 +51,7 @@ class Found:
         asks: Keys of STATED that the user must give before the set can be used.
         problems: What is doubtful or wrong, in sentences.
         details: Further facts for `inspect`.
+        file: Of the images, where a folder was given.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Found:
     asks: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
 
 
 def kind_of_rows(soft: Tensor) -> str:

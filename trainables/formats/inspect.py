@@ -13,7 +13,7 @@ from trainables.formats.found import Found, ImageFiles
 from trainables.formats.pixels import describe_images, guess_space
 from trainables.formats.read import missing_keys
 from trainables.formats.recognise import recognise_path
-from trainables.sidecar import STATED, read_sidecar
+from trainables.sidecar import read_sidecar
 
 
 def inspect_path(path: Path, *, full: bool = False) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def inspect_path(path: Path, *, full: bool = False) -> dict[str, Any]:
         ValueError: If the path is missing, damaged, refused or nothing that is known.
     """
     found, stated = recognise_path(path), read_sidecar(path)
-    problems = [*found.problems, *(f"lossatlas.yaml: unknown key {key!r}." for key in stated if key not in STATED)]
+    problems = list(found.problems)
     images, space = None, found.pixel_space or stated.get("pixel_space")
     details = dict(found.details)
     if found.images is not None:
@@ -40,6 +40,8 @@ def inspect_path(path: Path, *, full: bool = False) -> dict[str, Any]:
         space = "uint8" if seen.dtype == torch.uint8 else space
         if space == "raw01" and not (images["min"] >= -0.1 and images["max"] <= 1.1):
             problems.append(f"pixels are {images['min']:.3g} to {images['max']:.3g}, which is not raw01.")
+        if space in ("meanstd", "zca") and images["min"] >= 0 and images["max"] <= 1.1:
+            problems.append(f"pixels are {images['min']:.3g} to {images['max']:.3g}, which is raw01, not {space}.")
     if isinstance(found.images, ImageFiles):
         details |= {"class_names": list(found.images.names)} if not found.images.numbered else {}
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.data.decode import side_of
 from trainables.formats.found import Found, ImageFiles, kind_of_rows
 from trainables.formats.recognise import recognise_path
 from trainables.formats.tensors import experiment_of
@@ -29,6 +31,7 @@ class DistilledFile:
         pixel_space: "uint8", "raw01", "meanstd" or "zca".
         mean, std: Per channel, where the space is "meanstd".
         format: What it was recognised as.
+        native_size: Shorter side of the first file, pixels; None for tensors.
         listed: Which image each file is, in torchvision's ImageFolder order; None for a part of the files, or tensors.
     """
 
@@ -41,6 +44,7 @@ class DistilledFile:
     std: tuple[float, ...]
     format: str
     listed: Tensor | None
+    native_size: int | None
 
 
 def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[str], size: int) -> DistilledFile:
@@ -60,21 +64,23 @@ def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[st
         raise ValueError(f"{path}: {found.kind} ({found.format}), not a distilled set.")
     _require_stated(found, given, path, classes)
     if found.format == "dc" and "experiment" in given:
-        file = path if path.is_file() else next(path.glob("res_*.pt"))
-        images_then, hard_then = experiment_of(file, given["experiment"])
+        images_then, hard_then = experiment_of(found.file or path, given["experiment"])
         found = replace(found, images=images_then, hard=hard_then)
     hard = _hard_labels(found, given, path)
     hard = _in_real_order(found, given, hard, classes, path)
-    if int(hard.max()) + 1 != len(classes):
-        raise ValueError(f"{path}: {int(hard.max()) + 1} classes, the real data have {len(classes)}.")
+    if (count := len(hard.unique())) != len(classes) or int(hard.max()) + 1 != count:
+        raise ValueError(f"{path}: {count} classes, the real data have {len(classes)}.")
     soft = _soft_labels(found, given, len(classes), path)
     keep = _first_per_class(hard, given.get("ipc"), path)
     images = found.images
     assert images is not None
+    native = side_of(images.root, images.files) if isinstance(images, ImageFiles) else None
     pixels = images.decode(keep.numpy(), size) if isinstance(images, ImageFiles) else images[keep]
     hard, soft = hard[keep], None if soft is None else soft[keep]
     factor = given.get("decode_factor", 1)
     if factor > 1:
+        if found.format != "idc":
+            raise ValueError(f"{path}: decode_factor: only for sets that pack images (idc), this is {found.format}.")
         pixels, hard = unpack(pixels, factor), hard.repeat_interleave(factor**2)
     space = "uint8" if pixels.dtype == torch.uint8 else given.get("pixel_space") or found.pixel_space
     assert space is not None
@@ -82,40 +88,57 @@ def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[st
     constants = [tuple(map(float, given.get(key, ()))) for key in ("mean", "std")]
     kind = "hard" if soft is None else given.get("label_kind") or found.label_kind or kind_of_rows(soft)
     return DistilledFile(
-        pixels, hard, soft, kind, space, constants[0], constants[1], found.format, _listed(images, keep)
+        images=pixels,
+        hard=hard,
+        soft=soft,
+        label_kind=kind,
+        pixel_space=space,
+        mean=constants[0],
+        std=constants[1],
+        format=found.format,
+        listed=_listed(images, keep),
+        native_size=native,
     )
 
 
 def unpack(images: Tensor, factor: int) -> Tensor:
     """Images that hold factor x factor others, each brought to full size: (N, c, H, W) to (N factor^2, c, H, W).
 
+    A side that the factor does not divide is padded with 0.5 on the right and at the bottom, as the authors do.
+
     Source: Kim et al. 2022 (IDC), arXiv:2205.14959, multi-formation.
     """
     n, c, size, _ = images.shape
-    if size % factor:
-        raise ValueError(f"decode_factor: must divide the images' side of {size} pixels, got {factor}.")
-    part = size // factor
-    tiles = images.reshape(n, c, factor, part, factor, part).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, part, part)
-    return F.interpolate(tiles.float(), size=(size, size), mode="bilinear", align_corners=False)
+    part = math.ceil(size / factor)
+    spare = part * factor - size
+    padded = F.pad(images.float(), (0, spare, 0, spare), value=0.5)
+    tiles = padded.reshape(n, c, factor, part, factor, part).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, part, part)
+    return F.interpolate(tiles, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def missing_keys(found: Found, given: Mapping[str, Any]) -> list[str]:
     """Keys that a set asks for and nobody stated; normalised pixels need their constants."""
     asked = [*found.asks]
-    if "pixel_space" in asked and given.get("pixel_space") == "meanstd":
+    if given.get("pixel_space") == "meanstd" and found.pixel_space != "uint8":
         asked += ["mean", "std"]
     return [key for key in asked if given.get(key) is None]
 
 
 def _require_stated(found: Found, given: Mapping[str, Any], path: Path, classes: Sequence[str]) -> None:
     missing = missing_keys(found, given)
-    if "class_order" in missing and isinstance(found.images, ImageFiles) and set(found.images.names) <= set(classes):
+    if "class_order" in missing and _named_as_real(found, classes):
         missing.remove("class_order")
     if missing:
         what = "; ".join(f"{key}: {STATED[key]}" for key in missing)
         raise ValueError(f"{path}: recognised as {found.format}, which cannot tell everything; state {what}.")
     if found.format == "kip" and given.get("pixel_space") == "zca":
         raise ValueError(f"{path}: KIP whitens by a recipe of its own, which is not supported; use another set.")
+
+
+def _named_as_real(found: Found, classes: Sequence[str]) -> bool:
+    """The class folders have names of real classes."""
+    files = found.images
+    return isinstance(files, ImageFiles) and not files.numbered and set(files.names) <= set(classes)
 
 
 def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
@@ -125,7 +148,7 @@ def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
     assert isinstance(found.images, Tensor)
     n = len(found.images)
     if found.soft is not None:
-        if found.format in ("frepo", "kip", "gift"):
+        if given.get("label_kind") == "hard" or found.format in ("frepo", "kip", "gift", "dc"):
             return found.soft.argmax(dim=1)
         ipc, rest = divmod(n, found.soft.shape[1])
         if rest:
@@ -137,21 +160,34 @@ def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
 
 def _in_real_order(found: Found, given: Mapping[str, Any], hard: Tensor, classes: Sequence[str], path: Path) -> Tensor:
     """Labels as the real data count them."""
-    order = given.get("class_order", "index")
-    names = found.images.names if isinstance(found.images, ImageFiles) and not found.images.numbered else None
-    if names is not None and order == "index":
-        order = list(classes)  # every folder has the name of a real class
-    if names is not None:
-        order = sorted(names) if order == "sorted" else order
-        if sorted(order) != sorted(names):
-            raise ValueError(f"{path}: class_order must name every class folder once, got {order[:5]}... .")
-        return torch.tensor([order.index(name) for name in names])[hard]
-    if order in ("index", "sorted"):
+    order = given.get("class_order")
+    if isinstance(found.images, ImageFiles) and not found.images.numbered:
+        return _order_of_folders(found.images.names, order, classes, path)[hard]
+    if order in (None, "index"):
         return hard
+    order = sorted(classes) if order == "sorted" else order
     if sorted(order) != sorted(classes):
         odd = sorted(set(order) ^ set(classes))
         raise ValueError(f"{path}: class_order must hold the names of the real classes; it differs in {odd[:5]}.")
     return torch.tensor([list(classes).index(name) for name in order])[hard]
+
+
+def _order_of_folders(names: Sequence[str], order: Any, classes: Sequence[str], path: Path) -> Tensor:
+    """Label of each class folder: the real class of its name, else its place in the order that was stated."""
+    if set(names) <= set(classes):
+        if isinstance(order, list) and order != [name for name in classes if name in order]:
+            raise ValueError(
+                f"{path}: class_order contradicts the real data, whose classes have these names in another order; leave "
+                "it out, or set data.class_order."
+            )
+        return torch.tensor([list(classes).index(name) for name in names])
+    if order == "index":
+        raise ValueError(f"{path}: class_order: index is for numbers; folders have names, give sorted or a list.")
+    order = sorted(names) if order == "sorted" else order
+    if sorted(order) != sorted(names):
+        odd = sorted(set(order) ^ set(names))
+        raise ValueError(f"{path}: class_order must name every class folder once; it differs in {odd[:5]}.")
+    return torch.tensor([order.index(name) for name in names])
 
 
 def _soft_labels(found: Found, given: Mapping[str, Any], classes: int, path: Path) -> Tensor | None:
@@ -161,6 +197,8 @@ def _soft_labels(found: Found, given: Mapping[str, Any], classes: int, path: Pat
         raise ValueError(f"{path}: soft labels for {found.soft.shape[1]} classes, the real data have {classes}.")
     if given.get("label_kind") == "prob" and kind_of_rows(found.soft) != "prob":
         raise ValueError(f"{path}: label_kind: prob, but rows are negative or do not sum to 1; give logit or hard.")
+    if given.get("label_kind") == "logit" and kind_of_rows(found.soft) == "prob":
+        raise ValueError(f"{path}: label_kind: logit, but every row is a distribution; give prob or hard.")
     if isinstance(order := given.get("class_order"), list) and order:
         raise ValueError(f"{path}: class_order cannot reorder soft labels; give index.")
     return found.soft
@@ -184,7 +222,7 @@ def _require_pixels(pixels: Tensor, space: str, given: Mapping[str, Any], size: 
     if pixels.shape[-1] != size:
         raise ValueError(f"{path}: images of {pixels.shape[-1]} pixels, the real data have {size}.")
     if pixels.dtype == torch.uint8:
-        if given.get("pixel_space", "uint8") != "uint8":
+        if "pixel_space" in given:
             raise ValueError(f"{path}: pixel_space: its pixels are bytes, got {given['pixel_space']}.")
         return
     low, high = float(pixels.min()), float(pixels.max())

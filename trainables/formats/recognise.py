@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,8 @@ def recognise_path(path: Path) -> Found:
 
 def _in_folder(path: Path) -> Found | None:
     if (file := tensors_in(path)) is not None:
-        return _in_file(file)
+        found = _in_file(file)
+        return found and replace(found, file=file)
     return recognise_store(path) or recognise_folder(path)
 
 

@@ -68,6 +68,8 @@ def open_store(root: Path) -> LabelStore | None:
         if any(root.glob("batch_*.tar")):
             raise ValueError(f"{root}: {_LPQLD}.")
         return None
+    if [_number(path.name) for path in folders] != list(range(len(folders))):
+        raise ValueError(f"{root}: epochs must be 0, 1, ...; got {[path.name for path in folders][:5]}.")
     epochs = tuple(tuple(sorted(path.glob("batch_*.tar"), key=lambda p: _number(p.name))) for path in folders)
     for folder, files in zip(folders, epochs, strict=True):
         if [_number(path.name) for path in files] != list(range(len(files))) or not files:
@@ -140,6 +142,8 @@ def _read_views(store: LabelStore, hard: Tensor, size: int, views: int, permutat
             logits[view, index] = batch[5].half()
             present[view, index] = True
             first += count
+        if first != n and store.order is None:
+            raise ValueError(f"{files[0].parent}: {first} labels, the set has {n} images.")
     return parameters, logits, present
 
 
@@ -148,7 +152,7 @@ def _rows(batch: list[Any], index: Tensor, size: int, file: Path) -> Tensor:
     rows = identity_rows(len(index))
     top, left, height, width = batch[0].float().unbind(dim=1)
     rows |= {"scale_x": width, "scale_y": height, "shift_x": left + width / 2 - 0.5, "shift_y": top + height / 2 - 0.5}
-    rows["flip"] = batch[1].float()
+    rows |= {"flip": batch[1].float(), "inside": torch.ones(len(index))}
     if batch[2] is not None:
         rows["partner"] = index[batch[2].long()].float()
         rows |= _mixing(batch, size, len(index), file)
@@ -186,11 +190,22 @@ def _listed_order(store: LabelStore, view: int, n: int) -> Tensor:
 
 
 def _agreement(hard: Tensor, found: Stored) -> float:
-    """Share of labels whose largest logit is the class of the image that fills most of the picture."""
+    """Of the worst epoch: share of labels whose largest logit is the class of the image that fills most of the picture."""
     parameters, logits, present = found
     share, partner = parameters[..., COLUMNS.index("share")], parameters[..., COLUMNS.index("partner")].long()
     main = torch.where(share >= 0.5, hard.expand_as(share), hard[partner])
-    return (logits.argmax(dim=-1) == main)[present].float().mean().item()
+    right = (logits.argmax(dim=-1) == main) & present
+    return float((right.sum(dim=1) / present.sum(dim=1)).min())
+
+
+def _labels_unmixed(hard: Tensor, found: Stored) -> bool:
+    """Where most of the picture is the partner, labels that say the image itself belong to unmixed images."""
+    parameters, logits, present = found
+    share, partner = parameters[..., COLUMNS.index("share")], parameters[..., COLUMNS.index("partner")].long()
+    told_apart = present & (share < 0.5) & (hard[partner] != hard)
+    said = logits.argmax(dim=-1)
+    own = (said == hard)[told_apart].float().mean()
+    return bool(told_apart.any() and own > (said == hard[partner])[told_apart].float().mean())
 
 
 def _least_agreement(classes: int) -> float:
@@ -204,6 +219,11 @@ def _require_agreement(store: LabelStore, hard: Tensor, found: Stored) -> Stored
         raise ValueError(
             f"{store.root}: labels and images agree for {agreement:.1%}, near chance: these are labels of other images, "
             "of another order, or the class order differs."
+        )
+    if _labels_unmixed(hard, found):
+        raise ValueError(
+            f"{store.root}: its labels belong to the unmixed images (as CV-DD's and G-VBSM's under MixUp do), but images "
+            "are mixed in training; such stores are not supported."
         )
     return found
 
@@ -248,7 +268,24 @@ def _read_batch(file: Path, classes: int | None) -> list[Any]:
     for number, shape in shapes.items():
         if not isinstance(batch[number], Tensor) or tuple(batch[number].shape) != shape:
             raise ValueError(f"{file}: entry {number} must have the shape {shape}.")
+    _require_augmentation(batch, file)
     return batch
+
+
+def _require_augmentation(batch: list[Any], file: Path) -> None:
+    """Crops are boxes inside the image in fractions of its side; partners are in the batch; shares are shares."""
+    coords, partners, share, box = batch[0].float(), batch[2], batch[3], batch[4]
+    ends = coords[:, :2] + coords[:, 2:]
+    if not bool((coords >= 0).all() and (ends <= 1 + 1e-3).all() and (coords[:, 2:] > 0).all()):
+        raise ValueError(f"{file}: entry 0 must be boxes (top, left, height, width) inside the image, 0 to 1.")
+    if partners is None:
+        return
+    if not 0 <= int(partners.min()) <= int(partners.max()) < len(partners):
+        raise ValueError(f"{file}: entry 2 must be a permutation of the batch.")
+    if box is None and not (isinstance(share, float | int) and 0 <= share <= 1):
+        raise ValueError(f"{file}: entry 3 must be the share of an image in its mix, 0 to 1, got {share!r}.")
+    if box is not None and len(box) != 4:
+        raise ValueError(f"{file}: entry 4 must be a box [x1, y1, x2, y2], got {box!r}.")
 
 
 def _read_order(path: Path) -> dict[str, list[int]]:
@@ -256,9 +293,10 @@ def _read_order(path: Path) -> dict[str, list[int]]:
         content = json.loads(path.read_text())
     except ValueError as err:
         raise ValueError(f"{path}: not readable as JSON ({err}).") from err
-    if not isinstance(content, dict) or not all(isinstance(order, list) for order in content.values()):
+    orders = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(order, list) and all(isinstance(i, int) and i >= 0 for i in order) for order in orders):
         raise ValueError(f"{path}: must be a list of image indices by epoch.")
-    return content
+    return dict(content)
 
 
 def _number(name: str) -> int:

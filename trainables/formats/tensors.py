@@ -48,10 +48,11 @@ def recognise_tensors(path: Path) -> Found | None:
 
 def _gift(content: Any, path: Path) -> Found | None:
     """A dictionary of dataset, data, label."""
-    if not isinstance(content, Mapping) or not {"data", "label"} <= set(content) or "accs_all_exps" in content:
+    keys = {"dataset", "data", "label"}
+    if not isinstance(content, Mapping) or len(keys & set(content)) < 2 or "accs_all_exps" in content:
         return None
-    if "dataset" not in content:
-        raise ValueError(f"{path}: looks like GIFT's data.pt, but its key 'dataset' is missing.")
+    for key in sorted(keys - set(content)):
+        raise ValueError(f"{path}: looks like GIFT's data.pt, but its key {key!r} is missing.")
     images = _images_in(content["data"], path, "data")
     hard, soft = _labels_in(content["label"], len(images), path, "label")
     sure = soft is None and _in_unit_range(images)
@@ -79,12 +80,14 @@ def _condensed(content: Any, path: Path) -> Found | None:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"{path}: experiment {number} must be [images, labels].")
     images = _images_in(experiments[-1][0], path, "images")
-    hard, _ = _labels_in(experiments[-1][1], len(images), path, "labels")
+    hard, soft = _labels_in(experiments[-1][1], len(images), path, "labels")
     return Found(
         kind="distilled",
         format="dc",
         images=images,
         hard=hard,
+        soft=soft,
+        label_kind=None if soft is None else kind_of_rows(soft),
         pixel_space="meanstd",
         asks=("mean", "std"),
         details={"experiments": len(experiments)},
@@ -97,8 +100,10 @@ def experiment_of(path: Path, number: int) -> tuple[Tensor, Tensor]:
     if not -len(experiments) <= number < len(experiments):
         raise ValueError(f"{path}: experiment must be 0 to {len(experiments) - 1}, got {number}.")
     images = _images_in(experiments[number][0], path, "images")
-    hard, _ = _labels_in(experiments[number][1], len(images), path, "labels")
-    assert hard is not None
+    hard, soft = _labels_in(experiments[number][1], len(images), path, "labels")
+    if hard is None:
+        assert soft is not None
+        hard = soft.argmax(dim=1)
     return images, hard
 
 
@@ -123,10 +128,12 @@ def _images(content: Any, path: Path) -> Found | None:
             content.ndim, "a tensor"
         )
         raise ValueError(f"{path}: {what} of shape {tuple(content.shape)}; give the file of the images (N, C, H, W).")
+    if path.name.startswith("images_zca"):
+        raise ValueError(f"{path}: the un-whitened picture for looking at; train on {path.name.replace('_zca', '')}.")
     images = _images_in(content, path, "images")
     beside = path.with_name(path.name.replace("images", "labels"))
     if beside == path or not beside.is_file():
-        if "images" in path.stem:
+        if path.stem.startswith("images_"):
             raise ValueError(f"{path}: its labels are missing; expected {beside.name} beside it.")
         return Found(kind="distilled", format="bare", images=images, asks=("class_order", "ipc", *_ask_space(images)))
     hard, soft = _labels_in(safe_load(beside), len(images), beside, "labels")
@@ -136,8 +143,6 @@ def _images(content: Any, path: Path) -> Found | None:
 
 def _trajectory(path: Path, images: Tensor, hard: Tensor | None, soft: Tensor | None, rate: float | None) -> Found:
     """Matching training trajectories and its descendants, and DD-Ranking's three tensors."""
-    if path.name.startswith("images_zca"):
-        raise ValueError(f"{path}: the un-whitened picture for looking at; train on {path.name.replace('_zca', '')}.")
     kind = None if soft is None else kind_of_rows(soft)
     name = {None: "mtt", "prob": "tesla", "logit": "datm"}[kind]
     whitened = any(path.parent.glob("images_zca_*.pt"))
@@ -248,11 +253,19 @@ def _ask_space(images: Tensor) -> tuple[str, ...]:
 
 
 def tensors_in(folder: Path) -> Path | None:
-    """The file of the images in a folder of tensors: images_best.pt, images.pt, data.pt, or the latest iteration."""
+    """The file of the images in a folder of tensors: images_best.pt, images.pt, data.pt, or the latest iteration.
+
+    Raises:
+        ValueError: If there are several that could be meant.
+    """
     for name in ("images_best.pt", "images.pt", "data.pt"):
         if (folder / name).is_file():
             return folder / name
     key: Callable[[Path], int] = lambda path: int(re.findall(r"\d+", path.stem)[-1])  # noqa: E731
     iterations = [path for path in folder.glob("images_*.pt") if re.fullmatch(r"images_\d+", path.stem)]
     packed = [path for path in folder.glob("data_*.pt") if re.fullmatch(r"data_\d+", path.stem)]
-    return max(iterations or packed, key=key, default=None)
+    results = sorted(folder.glob("res_*.pt"))
+    if len(results) > 1:
+        raise ValueError(f"{folder}: several results; give one of {[path.name for path in results]}.")
+    pictures = sorted(folder.glob("images_zca_*.pt"))[:1]
+    return max(iterations or packed, key=key, default=next(iter(results or pictures), None))

@@ -61,6 +61,11 @@ def _stored_bank(recipe: Mapping[str, Any], real: RealData, distilled: Split, ab
     views = min(recipe["views"], len(store.epochs))
     if about.listed is None:
         raise ValueError(f"{store.root}: its labels belong to a folder of images, all of them; leave ipc out.")
+    if about.native_size != real.size:
+        raise ValueError(
+            f"data.image_size: {store.root} labels images of {about.native_size} pixels (its boxes count them), got "
+            f"{real.size}."
+        )
     listed = about.listed
     found = read_store(store, distilled.labels[listed], real.size, views=views, permutations=wanted.get("permutations"))
     parameters, logits, present = (_back_in_order(part, listed) for part in found)

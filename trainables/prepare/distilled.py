@@ -25,12 +25,14 @@ class AboutSet:
         soft: (N, C) labels that came with it, or None.
         label_kind: Of them: "prob" or "logit"; else "hard".
         listed: Index of each image in ImageFolder's order of their files; None for sets that are no files.
+        native_size: Shorter side of the first file, pixels; None for sets that are no files.
         facts: For the report.
     """
 
     soft: Tensor | None
     label_kind: str
     listed: Tensor | None
+    native_size: int | None
     facts: dict[str, Any]
 
 
@@ -48,7 +50,7 @@ def make_distilled(recipe: Mapping[str, Any], real: RealData, teacher: nn.Module
         split = make_rded(real.train, teacher, classes=real.classes, **settings)
     else:
         split = choose_random(real.train, classes=real.classes, **settings)
-    return split, AboutSet(None, "hard", None, {"distilled": wanted["method"]})
+    return split, AboutSet(None, "hard", None, None, {"distilled": wanted["method"]})
 
 
 def _read(wanted: Mapping[str, Any], real: RealData) -> tuple[Split, AboutSet]:
@@ -58,7 +60,13 @@ def _read(wanted: Mapping[str, Any], real: RealData) -> tuple[Split, AboutSet]:
     channels = real.test.images.shape[1]
     if file.images.shape[1] != channels:
         raise ValueError(f"{path}: images of {file.images.shape[1]} channels, the real data have {channels}.")
-    about = AboutSet(file.soft, file.label_kind, file.listed, {"distilled": file.format, "label_kind": file.label_kind})
+    about = AboutSet(
+        file.soft,
+        file.label_kind,
+        file.listed,
+        file.native_size,
+        {"distilled": file.format, "label_kind": file.label_kind},
+    )
     if file.pixel_space == "uint8":
         whitening = real.test.whitening
         return Split(file.images, file.hard, real.mean, real.std, whitening), about

@@ -30,6 +30,8 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
     """Real data by name, or from a tree, decoded once; normalised or whitened; what is known about them."""
     data, validation = recipe["data"], recipe["validation"]
     if data["real"] == "digits":
+        if is_whitened(data["distilled"]):
+            raise ValueError("data.distilled: whitened pixels (zca) need real images as bytes; the digits are none.")
         return normalise(load_digits(validation["frac"])), {"validation_from": "train"}
     if data["real"] in REAL_DATASETS:
         arrays, names = load_named(

@@ -196,14 +196,14 @@ SETS: dict[str, tuple[str, Builder, dict[str, Any]]] = {
     "gvbsm": ("sre2l", gvbsm, {}),
     "d4m": ("numbered", d4m, {}),
     "minimax": ("wnid", minimax, {"class_order": "sorted"}),
-    "generated": ("folders", generated, {"class_order": ["zebra", "ape", "cat"]}),
+    "generated": ("folders", generated, {"class_order": "sorted"}),
 }
 
 #: Defects that a layout can have, and a piece of the message that refuses it.
 DEFECTS: dict[tuple[str, str], str] = {
     ("gift", "dtype"): "data must be floats or uint8",
     ("gift", "nan"): "data has values that are NaN",
-    ("gift", "missing"): "not recognised|no network in it",
+    ("gift", "missing"): "its key 'label' is missing",
     ("gift", "classes"): "label must be 0 to C - 1",
     ("gift_datm", "dtype"): "soft label must be floats",
     ("gift_datm", "nan"): "label has values that are NaN",
@@ -231,7 +231,7 @@ DEFECTS: dict[tuple[str, str], str] = {
     ("datm", "classes"): "4 classes, the real data have 3",
     ("dd_ranking", "dtype"): "soft labels must be floats",
     ("dd_ranking", "nan"): "labels has values that are NaN",
-    ("dd_ranking", "missing"): "its labels are missing; expected labels.pt",
+    ("dd_ranking", "missing"): "recognised as bare, which cannot tell everything; state class_order",
     ("dd_ranking", "classes"): "4 classes, the real data have 3",
     ("bare", "dtype"): "images must be floats or uint8",
     ("bare", "nan"): "images has values that are NaN",
@@ -251,7 +251,7 @@ DEFECTS: dict[tuple[str, str], str] = {
     ("gvbsm", "classes"): "says class 1.*, its folder says 0",
     ("d4m", "missing"): r"class folders must be 0 to C - 1; missing: \[1\]",
     ("minimax", "missing"): "2 classes, the real data have 3",
-    ("generated", "missing"): "class_order must name every class folder once",
+    ("generated", "missing"): "2 classes, the real data have 3",
 }
 
 

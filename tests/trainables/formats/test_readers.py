@@ -144,6 +144,8 @@ def test_named_folders_are_matched_by_name_with_the_real_classes(tmp_path: Path)
         (30, 0),
         (50, 1),
     }
+    with pytest.raises(ValueError, match="class_order contradicts the real data"):
+        read(path, {"class_order": ["zebra", "ape", "cat"]})
     stated = read(path, {"class_order": ["zebra", "ape", "cat"]}, ("x", "y", "z"))
     assert {(int(i[0, 0, 0]), int(y)) for i, y in zip(stated.images, stated.hard, strict=True)} == {
         (10, 0),
@@ -197,8 +199,14 @@ def test_packed_images_are_unpacked_in_reading_order() -> None:
     unpacked = unpack(tiles.expand(1, 3, 4, 4), 2)
     assert unpacked.shape == (4, 3, 4, 4)
     assert [float(image.mean()) for image in unpacked] == [1, 2, 3, 4]
-    with pytest.raises(ValueError, match="must divide"):
-        unpack(tiles.expand(1, 3, 4, 4), 3)
+
+
+def test_a_side_that_the_factor_does_not_divide_is_padded_as_idc_does() -> None:
+    """Factor 3 of 4 pixels: tiles of 2, the last row and column of tiles half grey."""
+    unpacked = unpack(torch.ones(1, 3, 4, 4), 3)
+    assert unpacked.shape == (9, 3, 4, 4)
+    assert float(unpacked[0].mean()) == 1
+    assert float(unpacked[8].mean()) == 0.5
 
 
 def test_packed_sets_have_factor_squared_as_many_images(tmp_path: Path) -> None:
@@ -224,6 +232,9 @@ def test_a_smaller_set_is_the_first_images_of_each_class(tmp_path: Path) -> None
         ("rded", {"pixel_space": "raw01"}, "its pixels are bytes"),
         ("kip", {"pixel_space": "zca"}, "KIP whitens by a recipe of its own"),
         ("datm", {"label_kind": "prob"}, "rows are negative or do not sum to 1"),
+        ("tesla", {"label_kind": "logit"}, "every row is a distribution"),
+        ("rded", {"decode_factor": 2}, "decode_factor: only for sets that pack images"),
+        ("datm", {"pixel_space": "meanstd"}, "state mean: "),
     ],
 )
 def test_stated_facts_that_the_pixels_contradict_are_refused(
@@ -260,3 +271,38 @@ def test_inspect_samples_200_images_unless_told_otherwise(tmp_path: Path) -> Non
     assert inspect_path(tmp_path / "exp")["images"] == sampled["images"], "the sample is seeded"
     assert "sets are balanced" in sampled["problems"][0]
     assert sampled["ipc"] is None
+
+
+def test_hard_labels_of_soft_sets_are_their_argmax_if_so_stated(tmp_path: Path) -> None:
+    """Row 0 says class 2 although its position is class 0."""
+    path = builders.datm(tmp_path, None)
+    labels = builders.logits()
+    labels[0] = torch.tensor([0.0, 0.0, 9.0])
+    torch.save(labels, tmp_path / "labels_best.pt")
+    assert read(path, {}).hard[0] == 0
+    assert read(path, {"label_kind": "hard"}).hard[0] == 2
+
+
+def test_sorted_tensors_are_in_the_order_of_the_sorted_names(tmp_path: Path) -> None:
+    """The real data count zebra, ape, cat; positions 0, 1, 2 are ape, cat, zebra."""
+    given = SETS["bare"][2] | {"class_order": "sorted"}
+    found = read(builders.bare(tmp_path, None), given, ("zebra", "ape", "cat"))
+    assert found.hard.tolist() == [1] * 4 + [2] * 4 + [0] * 4
+
+
+def test_stray_files_and_folders_do_not_matter(tmp_path: Path) -> None:
+    path = builders.sre2l(tmp_path, None)
+    (path / "new000" / "._class000_id000.jpg").write_bytes(b"apple")
+    (path / "logs").mkdir()
+    (path / "README.md").write_text("hello")
+    (path / ".cache").mkdir()
+    assert inspect_path(path)["classes"] == 3
+
+
+def test_several_results_in_a_folder_are_asked_about_and_one_is_taken(tmp_path: Path) -> None:
+    builders.dc(tmp_path, None)
+    given = SETS["dc"][2] | {"experiment": 0}
+    assert read(tmp_path, given).format == "dc"
+    shutil.copy(tmp_path / "res_DC_CIFAR10_ConvNet_4ipc.pt", tmp_path / "res_DC_CIFAR100_ConvNet_4ipc.pt")
+    with pytest.raises(ValueError, match="several results; give one of"):
+        inspect_path(tmp_path)

@@ -49,9 +49,8 @@ def test_the_order_of_the_sampler_is_found_by_its_agreement_with_the_labels(perm
     write_store(tmp_path, LABELS, epochs=6, permutations=permutations)
     _, logits, _ = read(tmp_path, views=6)
     assert torch.equal(logits.argmax(-1), LABELS.expand(6, 12))
-    wrong = read(tmp_path, views=6, permutations=3 - permutations) if permutations == 2 else None
-    if wrong is not None:
-        assert not torch.equal(wrong[1].argmax(-1), LABELS.expand(6, 12))
+    with pytest.raises(ValueError, match="labels and images agree for"):
+        read(tmp_path, views=6, permutations=3 - permutations)
 
 
 def test_a_listed_order_is_used_and_images_it_leaves_out_are_absent(tmp_path: Path) -> None:
@@ -63,7 +62,7 @@ def test_a_listed_order_is_used_and_images_it_leaves_out_are_absent(tmp_path: Pa
         for number in range(2):
             index = torch.tensor(order[5 * number : 5 * number + 5])
             said = 8 * torch.eye(C)[LABELS[index]]
-            batch = [torch.rand(5, 4), torch.zeros(5, dtype=torch.bool), None, None, None, said.half()]
+            batch = [torch.full((5, 4), 0.5), torch.zeros(5, dtype=torch.bool), None, None, None, said.half()]
             (tmp_path / f"epoch_{epoch}").mkdir(exist_ok=True)
             torch.save(batch, tmp_path / f"epoch_{epoch}" / f"batch_{number}.tar")
     write_order(tmp_path, orders)
@@ -150,4 +149,52 @@ def test_a_truncated_missing_or_flat_batch_is_refused(tmp_path: Path) -> None:
 def test_a_store_for_more_images_than_the_set_has_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path, LABELS.repeat(2))
     with pytest.raises(ValueError, match="labels more images than the set's 12"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_with(0, torch.full((5, 4), 8.0)), "entry 0 must be boxes"),
+        (_with(0, torch.full((5, 4), float("nan"))), "entry 0 must be boxes"),
+        (_with(2, torch.full((5,), 7)), "entry 2 must be a permutation"),
+        (_with(4, [0, 2, 4]), r"entry 4 must be a box"),
+    ],
+)
+def test_augmentation_that_cannot_be_is_refused(change: Change, message: str, tmp_path: Path) -> None:
+    write_store(tmp_path, LABELS, change=change)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+    mixup = write_store(tmp_path / "mixup", LABELS, mix="mixup", change=_with(3, 7.0))
+    with pytest.raises(ValueError, match="entry 3 must be the share"):
+        read(mixup)
+
+
+def test_a_missing_epoch_or_batch_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path, LABELS, epochs=3)
+    (tmp_path / "epoch_2" / "batch_2.tar").unlink()
+    with pytest.raises(ValueError, match="epoch_2: 10 labels, the set has 12 images"):
+        read(tmp_path, views=3)
+    (tmp_path / "epoch_1").rename(tmp_path / "gone")
+    with pytest.raises(ValueError, match="epochs must be 0, 1"):
+        read(tmp_path)
+
+
+def test_an_order_that_is_right_in_the_first_epoch_only_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path / "a", LABELS, epochs=2)
+    write_store(tmp_path / "b", (LABELS + 1) % 3, epochs=2)
+    (tmp_path / "a" / "epoch_1").rename(tmp_path / "old")
+    (tmp_path / "b" / "epoch_1").rename(tmp_path / "a" / "epoch_1")
+    with pytest.raises(ValueError, match="labels and images agree for"):
+        read(tmp_path / "a")
+
+
+def test_labels_of_unmixed_images_are_refused(tmp_path: Path) -> None:
+    """The image keeps a quarter of the picture, yet its label says it."""
+    write_store(tmp_path, LABELS, extra="index", mix="mixup")
+    for path in tmp_path.rglob("batch_*.tar"):
+        batch = torch.load(path, weights_only=False)
+        own = 8.0 * torch.eye(C)[LABELS[batch[6]]]
+        torch.save([*batch[:3], 0.45, None, own.half(), batch[6]], path)
+    with pytest.raises(ValueError, match=r"near chance|belong to the unmixed images"):
         read(tmp_path)
