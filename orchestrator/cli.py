@@ -132,7 +132,7 @@ def status(name: NameArgument, home: HomeOption = None) -> None:
     """Say what a sweep is doing, from another terminal, without disturbing it."""
     from orchestrator import Sweep
 
-    sweep = Sweep.stored(name, home)
+    sweep = Sweep.stored(name, home, reading=True)
     table = sweep.landscape().table
     out.print(f"sweep {name}: {'running' if sweep.folder.is_running else 'not running'}")
     for stage, rows in table.groupby("stage", sort=False):
@@ -150,7 +150,7 @@ def table(
     """Write the tidy table: one row per planned trial."""
     from orchestrator import Sweep
 
-    frame = Sweep.stored(name, home).landscape().table
+    frame = Sweep.stored(name, home, reading=True).landscape().table
     if fmt is TableFormat.parquet:
         if to is None:
             raise ConfigError("--format parquet needs --out FILE.")
@@ -181,7 +181,7 @@ def report(
     from orchestrator import Sweep
     from orchestrator.report import write_paper, write_report
 
-    sweep = Sweep.stored(name, home)
+    sweep = Sweep.stored(name, home, reading=True)
     folder, landscape = to or sweep.folder.report, sweep.landscape()
     with _writing(folder):
         out.print(str(write_report(landscape, folder)))
@@ -201,7 +201,7 @@ def compare(
     from orchestrator.describe import describe_comparison
     from orchestrator.landscape.comparisons import compare_tables
 
-    a, b = (Sweep.stored(name, home).landscape().table for name in (name_a, name_b))
+    a, b = (Sweep.stored(name, home, reading=True).landscape().table for name in (name_a, name_b))
     try:
         compared = compare_tables(a, b)
     except ValueError as error:
@@ -291,7 +291,7 @@ def ui(
     from orchestrator import Sweep
     from orchestrator.tracking import serve_ui
 
-    sweep = Sweep.stored(name, home)
+    sweep = Sweep.stored(name, home, reading=True)
     if dashboard := sweep.facts.get("dashboard"):
         out.print(f"Ray dashboard while the sweep runs: http://{dashboard} (401: see `ray get-auth-token`)")
     uri = sweep.facts.get("tracking_uri") or sweep.home.store_uri

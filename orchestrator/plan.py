@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,11 +23,20 @@ class Plan:
         name: Of the sweep.
         space: Checked space.
         device: "cpu" or "cuda".
+        stored_keys: Data keys by cell, as the sweep was run: files that have been moved since need not be there to read it.
     """
 
     name: str
     space: Space
     device: str
+    stored_keys: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def data_keys(self) -> dict[str, str]:
+        """What the data of each cell's trials are identified by, by label."""
+        if set(self.stored_keys) == {cell.label for cell in self.cells}:
+            return dict(self.stored_keys)
+        return {cell.label: data_key(recipe(cell)) for cell in self.cells}
 
     @cached_property
     def enumeration(self) -> Cells:
@@ -80,7 +89,7 @@ class Plan:
             precision=_resolve_precision(fixed.precision, self.resolve_device(cell)),
             threads=cell.settings.resources.cpus,
             device=self.resolve_device(cell),
-            data=data_key(recipe(cell)),
+            data=self.data_keys[cell.label],
         )
 
     def resolve_device(self, cell: Cell) -> str:
@@ -105,7 +114,7 @@ class Plan:
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
         """Recipes of all prepared data, by key."""
-        return {data_key(r): r for r in map(recipe, self.cells)}
+        return {self.data_keys[cell.label]: recipe(cell) for cell in self.cells}
 
     def rung_epochs(self, cell: Cell) -> list[int]:
         """Epochs at which early stopping looks at a tune trial of a cell."""

@@ -94,15 +94,21 @@ class Sweep:
         return cls(Plan(name or checked.settings.name, checked, resolve_device()), Home.at(home))
 
     @classmethod
-    def stored(cls, name: str, home: str | Path | None = None) -> Sweep:
+    def stored(cls, name: str, home: str | Path | None = None, *, reading: bool = False) -> Sweep:
         """A sweep that was started before, with the plan it had.
+
+        Args:
+            name: Of the sweep.
+            home: Where it lies.
+            reading: It is only looked at, so the files that it was trained on need not be there any more.
 
         Raises:
             ConfigError: If there is none of that name.
         """
         place = Home.at(home)
         stored = place.existing_sweep(name).read_plan()
-        plan = Plan(name, load_space(stored["space"]), stored["device"])
+        space = load_space(stored["space"], check_files=not reading)
+        plan = Plan(name, space, stored["device"], stored.get("keys", {}) if reading else {})
         return cls(plan, place, facts=dict(stored.get("facts", {})))
 
     @property
@@ -193,6 +199,7 @@ class Sweep:
                 "space": dict(self.plan.space.document),
                 "device": self.plan.device,
                 "signature": self.plan.signature(),
+                "keys": self.plan.data_keys,
                 "facts": self.facts,
             },
         )

@@ -21,19 +21,22 @@ MAX_DRAWS: Final = 1024
 TUNABLE: Final = ("lr", "weight_decay", "momentum", "batch_size", "width")
 
 
-def check_document(document: dict[str, Any], source: str, problems: Sequence[str] = ()) -> Space:
+def check_document(
+    document: dict[str, Any], source: str, problems: Sequence[str] = (), *, check_files: bool = True
+) -> Space:
     """A Space from raw content.
 
     Args:
         document: Content of a space file after --set, numbers parsed.
         source: File name for messages.
         problems: Problems found before.
+        check_files: Files that it names must be there.
 
     Raises:
         ConfigError: With all problems, old and new.
     """
     checks = _Checks(document)
-    space = checks.run()
+    space = checks.run(check_files=check_files)
     found = [*problems, *(f"{source}: {problem}" for problem in checks.problems)]
     if found or space is None:
         raise ConfigError(found)
@@ -48,7 +51,7 @@ class _Checks:
         self.document = document | next(iter(self.datasets.values()), {})
         self.problems: list[str] = []
 
-    def run(self) -> Space | None:
+    def run(self, *, check_files: bool) -> Space | None:
         settings = self._validate_all()
         axes = self._axes()
         if settings is not None and settings.data_seeds > 1:
@@ -59,7 +62,7 @@ class _Checks:
             return None
         kept = {key: tuple(values) for key, values in axes.items()}
         space = Space(settings, tuple(arms), kept, nuisance, draws, self.given, self.datasets)
-        self.problems += incoherences(space)
+        self.problems += incoherences(space) if check_files else []
         return None if self.problems else space
 
     def _validate_all(self) -> SpaceSettings | None:

@@ -25,12 +25,15 @@ def shipped_spaces() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_HERE.glob("*.yaml"))}
 
 
-def load_space(space: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Space:
+def load_space(
+    space: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, check_files: bool = True
+) -> Space:
     """A checked space.
 
     Args:
         space: A shipped name, a path to a YAML file, or the content of one.
         overrides: "KEY=VALUE" with a dotted key and a YAML value; null removes the key.
+        check_files: Files that it names must be there.
 
     Raises:
         ConfigError: With every problem found: where, what was given, what is allowed.
@@ -41,7 +44,7 @@ def load_space(space: str | Path | Mapping[str, Any], overrides: Sequence[str] =
         document = _numbers(document)
     except RecursionError as err:
         raise ConfigError(f"{source}: nested too deeply; does an alias contain itself?") from err
-    return check_document(_with_absolute_paths(document), source, problems)
+    return check_document(_with_absolute_paths(document), source, problems, check_files=check_files)
 
 
 def _with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def how_to_reproduce(landscape: Landscape) -> str:
             f"versions: {versions}, Python {platform.python_version()}",
             f"hardware: {platform.machine()}, {os.cpu_count()} CPUs, device {landscape.plan.device}",
             f"wall time: {seconds:.0f} s" if seconds else "wall time: unknown",
-            f"data: {', '.join(landscape.plan.recipes)}",
+            f"data: {', '.join(dict.fromkeys(landscape.plan.data_keys.values()))}",
             "",
             json.dumps(dict(landscape.plan.space.document), indent=2),
         ]

@@ -20,7 +20,7 @@ from trainables.arrays import load_arrays
 from trainables.data.whitening import fit_whitening
 from trainables.networks import ModelShape, make_model
 from trainables.prepare import prepare
-from trainables.trees import list_tree
+from trainables.trees import hash_folder, list_tree
 
 
 @pytest.fixture
@@ -174,6 +174,69 @@ def test_a_moved_set_is_the_same_and_a_changed_one_is_not(space: dict[str, Any],
         space["data"]["distilled"] = str(path)
         keys.append(set(Sweep.from_space(space, home=tmp_path).plan.recipes))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_finished_sweep_can_be_read_when_its_files_are_gone_and_stray_files_change_nothing(
+    space: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = builders.rded(tmp_path / "set", None)
+    space["data"]["distilled"] = str(folder)
+    sweep, _, _ = run(space, tmp_path / "home")
+    before = sweep.landscape().table
+    first = set(sweep.plan.recipes)
+    (folder / ".DS_Store").write_text("x")
+    (folder / "lossatlas.yaml").write_text("{}")
+    hash_folder.cache_clear()
+    assert set(Sweep.from_space(space, home=tmp_path / "home").plan.recipes) == first
+    next(folder.rglob("*.jpg")).write_bytes(next(folder.rglob("class00001*.jpg")).read_bytes())
+    hash_folder.cache_clear()
+    assert set(Sweep.from_space(space, home=tmp_path / "home").plan.recipes) != first, "same names, other pixels"
+    folder.rename(tmp_path / "moved")
+    hash_folder.cache_clear()
+    again = Sweep.stored("files", tmp_path / "home", reading=True).landscape().table
+    assert again.test_accuracy.tolist() == before.test_accuracy.tolist()
+    with pytest.raises(ConfigError, match="no such file"):
+        Sweep.stored("files", tmp_path / "home")
+
+
+def test_stored_labels_cannot_be_mixed_and_digits_not_whitened(space: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    space["data"]["distilled"] = str(builders.datm(tmp_path / "set", None))
+    space["fixed"] |= {"labels": "stored", "mix": "cutmix"}
+    with pytest.raises(ConfigError, match=r"fixed\.mix: cutmix, but stored labels belong to unmixed images"):
+        load_space(space)
+    digits = {"real": "digits", "distilled": {"path": str(tmp_path / "set"), "pixel_space": "zca"}}
+    with pytest.raises(ConfigError, match="zca whitens images that are bytes; the digits are none"):
+        load_space({**space, "data": digits})
+    del space["fixed"]["mix"]
+    space["data"] = {"real": "digits", "distilled": str(tmp_path / "set")}
+    with pytest.raises(ValueError, match="need real images as bytes; the digits are none"):
+        run({**space, "name": "x"}, tmp_path / "home")
+
+
+def test_paths_can_be_an_axis_and_are_checked(space: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    paths = [str(builders.gift(tmp_path / "a", None)), str(builders.sre2l(tmp_path / "b", None))]
+    del space["data"]["distilled"]
+    space["scientific"] = {"loss": ["kl"], "data.distilled.path": paths}
+    assert len(Sweep.from_space(space, home=tmp_path).plan.recipes) == 2
+    space["scientific"]["data.distilled.path"] = [paths[0], "/nowhere/at/all"]
+    with pytest.raises(ConfigError, match=r"data\.distilled\.path: /nowhere/at/all: no such file"):
+        load_space(space)
+
+
+def test_factors_of_the_views_that_change_nothing_are_merged(tiny: dict[str, Any]) -> None:
+    """mix none has no alpha: 1 + 2 cells, not 4; dsa has no crop_area_min."""
+    tiny["scientific"] = {
+        "loss": ["kl"],
+        "mix": ["none", "cutmix"],
+        "mix_alpha": [0.5, 1.0],
+        "crop_area_min": [0.1, 0.2],
+    }
+    sweep = Sweep.from_space(tiny)
+    assert len(sweep.plan.cells) == 3
+    assert "mix none has no mix_alpha" in str(sweep.plan.enumeration.merged)
 
 
 def test_validation_comes_from_the_evaluation_split_where_there_is_no_train(
