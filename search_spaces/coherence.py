@@ -73,7 +73,8 @@ def _of_real(data: Data) -> Iterator[str]:
 
 def _of_distilled(distilled: Distilled, axes: Axes) -> Iterator[str]:
     """A set is made by a method or read from a path; each has its own keys."""
-    given = distilled.model_fields_set
+    fields = type(distilled).model_fields
+    given = {name for name, field in fields.items() if getattr(distilled, name) != field.default}
     varied = {key.removeprefix("data.distilled.") for key in axes if key.startswith("data.distilled.")}
     if distilled.path and distilled.method:
         yield "data.distilled: method and path exclude each other; give one."
@@ -84,8 +85,7 @@ def _of_distilled(distilled: Distilled, axes: Axes) -> Iterator[str]:
         return
     if "path" not in varied:
         for key in sorted(given & set(_OF_FILES)):
-            if getattr(distilled, key) is not None:
-                yield f"data.distilled.{key}: describes a file; give data.distilled.path."
+            yield f"data.distilled.{key}: describes a file; give data.distilled.path."
 
 
 def _of_path(distilled: Distilled) -> Iterator[str]:
