@@ -170,17 +170,24 @@ def table(
 
 
 @app.command()
-def report(
+def report(  # noqa: PLR0913 (options of a command)
     name: NameArgument,
     to: Annotated[Path | None, typer.Option("--out", help="Folder [default: the sweep's own report folder].")] = None,
     latex: Annotated[bool, typer.Option("--latex", help="Also write a booktabs table, ranking.tex.")] = False,
     figures: Annotated[FigureFormat | None, typer.Option(help="Also write figures as files.")] = None,
     home: HomeOption = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", help="Read the sweep from this MLflow server first.")
+    ] = None,
 ) -> None:
     """Write the landscape as one self-contained HTML page, with the table as CSV and parquet beside it."""
     from orchestrator import Sweep
     from orchestrator.report import write_paper, write_report
 
+    if tracking_uri is not None:
+        from orchestrator.tracking import fetch_sweep
+
+        fetch_sweep(tracking_uri, name, Home.at(home))
     sweep = Sweep.stored(name, home, reading=True)
     folder, landscape = to or sweep.folder.report, sweep.landscape()
     with _writing(folder):

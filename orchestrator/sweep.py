@@ -214,6 +214,7 @@ class Sweep:
             if not conductor.search.finished:
                 self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)
                 self._self_test(force=options.force)
+                self._write_plan()
                 if on_ready:
                     on_ready(conductor)
                 self._execute(conductor, options)

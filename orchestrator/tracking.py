@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,16 +201,8 @@ class Store:
 
     def _find_unnoted(self) -> dict[str, str]:
         """Runs under the parent that the notes lack: the process died right after creating them."""
-        found: dict[str, str] = {}
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], f"tags.`mlflow.parentRunId` = '{self._parent}'", page_token=token
-            )
-            found |= {run.data.tags["lossatlas.trial_id"]: run.info.run_id for run in page}
-            token = page.token
-            if not token:
-                return {trial_id: run_id for trial_id, run_id in found.items() if trial_id not in self._runs}
+        found = _trial_runs(self._client, self._experiment, str(self._parent))
+        return {trial_id: run_id for trial_id, run_id in found.items() if trial_id not in self._runs}
 
 
 def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
@@ -233,6 +227,54 @@ def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
             f"run {run_id!r} has no metrics to compare with; the trial failed before its first evaluation."
         )
     return TrackedTrial(config, recipe, dict(run.data.metrics), max(m.step for m in history))
+
+
+def fetch_sweep(uri: str, name: str, home: Home) -> None:
+    """Bring a sweep's plan, journal and run ids from the tracker into this home, so that it can be read here.
+
+    Raises:
+        ConfigError: If the sweep was run in this home, the tracker cannot be asked, or it has no such sweep.
+    """
+    from mlflow.exceptions import MlflowException
+
+    home.require_writable()
+    folder = home.sweep(name)
+    if (folder.path / "lock").exists():
+        raise ConfigError(f"sweep {name!r} was run in {home.path}; leave --tracking-uri out, or give another --home.")
+    try:
+        client = _client(uri)
+        experiment = client.get_experiment_by_name(f"lossatlas/{name}")
+        known = experiment.experiment_id if experiment else ""
+        order = ["attributes.start_time DESC"]
+        parents = client.search_runs([known], "tags.`lossatlas.kind` = 'sweep'", order_by=order) if known else []
+        if not parents:
+            raise ConfigError(f"no sweep {name!r} at {uri}.")
+        parent = parents[0].info.run_id
+        with tempfile.TemporaryDirectory() as place:
+            found = [Path(client.download_artifacts(parent, p.name, place)) for p in (folder.plan, folder.journal)]
+            folder.path.mkdir(parents=True, exist_ok=True)
+            for path in found:
+                shutil.copy(path, folder.path / path.name)
+        children = _trial_runs(client, known, parent)
+    except (MlflowException, OSError) as err:
+        raise ConfigError(f"sweep {name!r} cannot be read from {uri}: {' '.join(str(err).split())[:200]}") from err
+    notes = Journal(folder.tracked)
+    notes.append("parent", run_id=parent, uri=uri)
+    for trial_id, run_id in children.items():
+        notes.append("run", trial_id=trial_id, run_id=run_id)
+    notes.close()
+
+
+def _trial_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
+    """Run id per trial id of all runs under a parent."""
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token)
+        found |= {run.data.tags["lossatlas.trial_id"]: run.info.run_id for run in page}
+        token = page.token
+        if not token:
+            return found
 
 
 def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:

@@ -316,3 +316,23 @@ def test_an_interruption_on_ray_keeps_what_ended_and_resume_completes_it(
     assert len(results) == len(set(results)) == 24
     assert len(mlflow_runs(home, "tiny")) == 25
     assert {run.info.status for run in mlflow_runs(home, "tiny")} == {"FINISHED"}
+
+
+def test_a_team_with_the_tracker_alone_gets_the_same_table_and_report(
+    tiny: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    sweep = Sweep.from_space(tiny, home=home)
+    table = sweep.run(RunOptions(local=True)).table
+    command = [sys.executable, "-m", "orchestrator.cli", "report", "tiny", "--tracking-uri", sweep.home.store_uri]
+    there = tmp_path / "there"
+    subprocess.run([*command, "--home", str(there)], check=True, timeout=120)
+    again = Sweep.stored("tiny", there, reading=True).landscape()
+    pd.testing.assert_frame_equal(again.table, table)
+    assert again.facts["data"], "the caveats need what was known of the data"
+    assert (there / "sweeps" / "tiny" / "report" / "index.html").exists()
+    here = subprocess.run([*command, "--home", str(home)], capture_output=True, text=True, check=False, timeout=120)
+    assert here.returncode == 2
+    assert "was run in" in here.stderr
+    command[4] = "nothing"
+    missing = subprocess.run([*command, "--home", str(there)], capture_output=True, text=True, check=False, timeout=120)
+    assert (missing.returncode, "no sweep 'nothing'" in missing.stderr) == (2, True)
