@@ -322,7 +322,7 @@ def _run(sweep: Any, options: Any) -> None:
         err.print(f"\ninterrupted; nothing that ended is lost. Continue with:\n  {command}")
         raise typer.Exit(130) from None
     page = write_report(landscape, sweep.folder.report)
-    sweep.log_report(options, page)
+    sweep.log_report(options, page, landscape)
     for line in describe_end(sweep, landscape, page, time.monotonic() - started):
         out.print(escape(line))
     if (landscape.table.status == "failed").any():

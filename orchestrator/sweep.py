@@ -153,13 +153,21 @@ class Sweep:
                 self._write_plan()
         return self.landscape()
 
-    def log_report(self, options: RunOptions, page: Path) -> None:
-        """Add a report to the sweep's parent run in MLflow."""
-        from orchestrator.tracking import log_report
+    def log_report(self, options: RunOptions, page: Path, landscape: Landscape) -> None:
+        """Add a report to the sweep's parent run in MLflow, and each cell's mean to a run of its own trials."""
+        from orchestrator.landscape.values import cell_values, confirmed
+        from orchestrator.tracking import log_cells, log_report
 
-        if options.tracking_uri != "off":
-            uri = options.tracking_uri or self.home.store_uri
-            if problem := log_report(uri, self.folder.tracked, sorted(page.parent.iterdir())):
+        if options.tracking_uri == "off":
+            return
+        uri = options.tracking_uri or self.home.store_uri
+        runs = confirmed(landscape.table).dropna(subset=["run_id"]).groupby("cell").run_id.first()
+        values = cell_values(landscape.table).set_index("cell").join(runs, how="inner", rsuffix="_of")
+        for problem in (
+            log_report(uri, self.folder.tracked, sorted(page.parent.iterdir())),
+            log_cells(uri, values.to_dict("records")),
+        ):
+            if problem:
                 self.say(problem)
 
     def _check_options(self, options: RunOptions) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -285,6 +286,28 @@ def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:
             _client(uri).log_artifact(parents[-1], str(path), "report")
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
         return f"the report could not be sent to MLflow at {uri}: {err}"
+    return None
+
+
+def log_cells(uri: str, cells: Iterable[Mapping[Any, Any]]) -> str | None:
+    """Log each cell's mean, interval and n on the run of its first confirm trial; what went wrong, if anything.
+
+    MLflow's browser can then sort and filter cells: `metrics.cell_n > 0` shows one run per cell.
+
+    Args:
+        uri: Of the tracker.
+        cells: run_id, mean, low, high, n of each cell.
+    """
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    try:
+        client = _client(uri)
+        for cell in cells:
+            values = {f"cell_{key}": cell[key] for key in ("mean", "low", "high", "n") if cell[key] == cell[key]}
+            client.log_batch(cell["run_id"], metrics=[Metric(key, float(v), now, 0) for key, v in values.items()])
+    except Exception as err:  # noqa: BLE001 (whatever a tracker does, the table is on disk)
+        return f"the cells' means could not be sent to MLflow at {uri}: {err}"
     return None
 
 

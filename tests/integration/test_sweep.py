@@ -18,7 +18,9 @@ import yaml
 
 from orchestrator import RunOptions, Sweep
 from orchestrator.journal import read_journal
+from orchestrator.landscape.values import cell_values
 from orchestrator.prepare import prepare_data
+from orchestrator.report import write_report
 from tests.integration import REAL_PARTS
 
 pytestmark = [*REAL_PARTS, pytest.mark.filterwarnings("ignore::UserWarning:ray")]
@@ -322,7 +324,17 @@ def test_a_team_with_the_tracker_alone_gets_the_same_table_and_report(
     tiny: dict[str, Any], home: Path, tmp_path: Path
 ) -> None:
     sweep = Sweep.from_space(tiny, home=home)
-    table = sweep.run(RunOptions(local=True)).table
+    landscape = sweep.run(RunOptions(local=True))
+    table = landscape.table
+    sweep.log_report(RunOptions(), write_report(landscape, sweep.folder.report), landscape)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=sweep.home.store_uri)
+    experiment = client.get_experiment_by_name("lossatlas/tiny")
+    assert experiment
+    cells = client.search_runs([experiment.experiment_id], "metrics.cell_n > 0", order_by=["metrics.cell_mean DESC"])
+    means = [run.data.metrics["cell_mean"] for run in cells]
+    assert means == pytest.approx(sorted(cell_values(table)["mean"], reverse=True))
     command = [sys.executable, "-m", "orchestrator.cli", "report", "tiny", "--tracking-uri", sweep.home.store_uri]
     there = tmp_path / "there"
     subprocess.run([*command, "--home", str(there)], check=True, timeout=120)

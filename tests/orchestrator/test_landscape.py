@@ -362,3 +362,16 @@ def test_the_statistics_can_be_imported_from_one_place() -> None:
     assert all(callable(getattr(landscape, name)) for name in landscape.__all__)
     with pytest.raises(AttributeError, match="no attribute 'compere'"):
         landscape.compere  # noqa: B018
+
+
+def test_the_best_evaluation_of_the_literature_is_a_column_of_its_own(tmp_path: Path) -> None:
+    table = synthetic({"kl1": 0.9, "ce": 0.7})
+    landscape = stored_landscape(table.assign(test_accuracy_max=table.test_accuracy + 0.05))
+    page = write_report(landscape, tmp_path / "paper").read_text()
+    assert "best of all evaluations" in page
+    mean = 100 * table[(table.cell == "ce") & (table.stage == "confirm")].test_accuracy.mean()
+    assert f"{mean + 5:.2f} %" in page
+    assert f"{mean:.2f} %" in page
+    plain = write_report(stored_landscape(table), tmp_path / "tuned").read_text()
+    assert "best of all evaluations" not in plain
+    assert "loss explains" not in plain, "one factor explains all, which says nothing"
