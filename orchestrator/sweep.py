@@ -162,7 +162,8 @@ class Sweep:
             return
         uri = options.tracking_uri or self.home.store_uri
         runs = confirmed(landscape.table).dropna(subset=["run_id"]).groupby("cell").run_id.first()
-        values = cell_values(landscape.table).set_index("cell").join(runs, how="inner", rsuffix="_of")
+        values = cell_values(landscape.table)[["cell", "mean", "low", "high", "n"]].set_index("cell")
+        values = values.join(runs, how="inner")
         for problem in (
             log_report(uri, self.folder.tracked, sorted(page.parent.iterdir())),
             log_cells(uri, values.to_dict("records")),

@@ -60,7 +60,7 @@ def compare(
     represented = _represented(table, factor, aggregate, metric, _contexts(table, factor, contexts))
     pairs = [(a, b, *_differ(represented[a], represented[b])) for a, b in itertools.combinations(represented, 2)]
     compared = pd.DataFrame(pairs, columns=[name for name in COLUMNS if name != "p_holm"])
-    compared["p_holm"] = holm(compared.p_value.to_numpy())
+    compared["p_holm"] = holm(compared.p_value.to_numpy(dtype=float))
     return compared[list(COLUMNS)]
 
 
@@ -156,7 +156,7 @@ def compare_tables(a: pd.DataFrame, b: pd.DataFrame, metric: str = "test_accurac
     rows = [(cell, *_differ(values[0][[cell]], values[1][[cell]])) for cell in shared]
     together = ("all shared cells", *_differ(values[0][shared], values[1][shared]))
     compared = pd.DataFrame([together, *rows], columns=["cell", *(c for c in COLUMNS[2:] if c != "p_holm")])
-    compared["p_holm"] = np.concatenate([[np.nan], holm(compared.p_value.to_numpy()[1:])])
+    compared["p_holm"] = np.concatenate([[np.nan], holm(compared.p_value.to_numpy(dtype=float)[1:])])
     return compared[["cell", *COLUMNS[2:]]]
 
 
@@ -200,13 +200,18 @@ def probability_better(differences: np.ndarray) -> tuple[float, float, float]:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p values; NaN stays NaN and does not count as a test."""
-    adjusted = np.full(len(p_values), np.nan)
-    tested = ~np.isnan(p_values)
-    if tested.any():
-        from statsmodels.stats.multitest import multipletests  # takes a second to load
+    """Holm's adjusted p values; NaN stays NaN and does not count as a test.
 
-        adjusted[tested] = multipletests(p_values[tested], method="holm")[1]
+    p_(i) becomes min(1, max over j <= i of (m - j + 1) p_(j))
+
+    Source: Holm 1979. A test holds it to statsmodels' `multipletests`, which collects garbage at each call: a tenth of a
+    second.
+    """
+    adjusted = np.full(len(p_values), np.nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested])]
+    steps = np.arange(len(order), 0, -1) * p_values[order]
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
     return adjusted
 
 

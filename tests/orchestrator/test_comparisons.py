@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from orchestrator.landscape.comparisons import (
     COLUMNS,
@@ -71,6 +72,8 @@ def test_holm_ignores_what_was_not_tested() -> None:
     adjusted = holm(np.array([0.04, math.nan, 0.01]))
     assert adjusted[[0, 2]].tolist() == pytest.approx([0.04, 0.02])
     assert math.isnan(adjusted[1])
+    p = np.random.default_rng(0).uniform(size=30) ** 3
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 def test_only_replicates_that_both_have_count() -> None:
@@ -165,3 +168,7 @@ def test_two_sweeps_are_compared_cell_by_cell_and_together() -> None:
     assert found.p_holm["kl,nan,nan,adamw"] == pytest.approx(2 * 2 / 2**8)
     with pytest.raises(ValueError, match="no confirmed cell in common"):
         compare_tables(a, trials(cells[:1].assign(cell="other"), np.array([0.5])))
+
+
+def test_one_level_has_no_pair() -> None:
+    assert compare(minimal({"a": [1.0, 2.0]})).empty
