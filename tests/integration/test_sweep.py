@@ -46,7 +46,7 @@ def damage(sweep: Sweep) -> Callable[[], None]:
     """Give the second cell's data labels out of range; a function that mends them."""
     prepare_data(sweep.plan, sweep.home.cache, print)
     damaged = sweep.plan.trial(sweep.plan.cells[1], 0, 1, "confirm").data
-    path = sweep.home.cache / f"data-{damaged}" / "bank_hard.npy"
+    path = sweep.home.cache / f"data-{damaged}" / "distilled_labels.npy"
     good = np.load(path)
     np.save(path, np.full_like(good, 99))
     return lambda: np.save(path, good)
