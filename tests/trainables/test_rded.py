@@ -29,7 +29,7 @@ def real() -> RealData:
 def teacher(prepared_cache: Path) -> nn.Module:
     model = make_teacher("convnet2", ModelShape(1, 10, 8), width=8, norm="batch")
     (path,) = prepared_cache.glob("teacher-*/teacher.pt")
-    model.load_state_dict(torch.load(path, weights_only=True))
+    model.members[0].load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
 
 

@@ -78,7 +78,7 @@ def test_metrics_up_to_an_epoch_do_not_depend_on_where_training_stops(config: Tr
 def test_loss_falls_and_accuracy_beats_chance(config: TrialConfig, data: TrialData) -> None:
     points = list(train_student(replace(config, epochs=40, lr=0.01), data))
     assert points[-1].train_loss < points[0].train_loss
-    assert points[-1].val_accuracy > 0.3
+    assert points[-1].val_accuracy > 0.25
 
 
 def test_validation_every_k_epochs_and_test_once_at_the_end_of_confirm(config: TrialConfig, data: TrialData) -> None:
