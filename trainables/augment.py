@@ -176,11 +176,10 @@ def render(images: Split, view: Tensor, index: Tensor, background: Tensor) -> Te
         (b, channels, H, W).
     """
     own = augment(images.batch(index), view[index], background)
-    share = view[index, COLUMNS.index("share")]
     if not mixes(view):
         return own
     partner = view[index, COLUMNS.index("partner")].long()
-    return _mix(own, augment(images.batch(partner), view[partner], background), view[index], share)
+    return _mix(own, augment(images.batch(partner), view[partner], background), view[index])
 
 
 def mixes(view: Tensor) -> bool:
@@ -258,10 +257,11 @@ def _recolor(images: Tensor, p: Rows) -> Tensor:
     return mean + (images - mean) * p["contrast"][:, None, None, None]
 
 
-def _mix(own: Tensor, partner: Tensor, rows: Tensor, share: Tensor) -> Tensor:
+def _mix(own: Tensor, partner: Tensor, rows: Tensor) -> Tensor:
     """CutMix inside a box where there is one, else MixUp."""
     p = dict(zip(COLUMNS, rows.unbind(dim=1), strict=True))
     has_box = (p["box_w"] > 0)[:, None, None, None]
     inside = _box_mask(own, p["box_x"] + p["box_w"] / 2, p["box_y"] + p["box_h"] / 2, p["box_w"], p["box_h"])
-    blended = share[:, None, None, None] * own + (1 - share)[:, None, None, None] * partner
+    share = p["share"][:, None, None, None]
+    blended = share * own + (1 - share) * partner
     return torch.where(has_box, torch.where(inside, partner, own), blended)

@@ -95,7 +95,7 @@ def headline(found: Findings) -> str:
     elif tied:
         text += f" Not found to differ from the best (sign-flip test, Holm, 5 %): {html.escape(', '.join(tied))}."
     terms = found.effects
-    alone = isinstance(terms, pd.DataFrame) and len(terms) == len(["loss", "block", "residual"])
+    alone = isinstance(terms, pd.DataFrame) and set(terms.term) == {"loss", "block", "residual"}
     if isinstance(terms, pd.DataFrame) and not alone and terms.share[terms.term == "loss"].notna().any():
         row = terms.set_index("term").loc["loss"]
         text += f" The choice of loss explains {row.share:.0%} of the variance between cells"

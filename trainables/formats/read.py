@@ -64,8 +64,8 @@ def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[st
         raise ValueError(f"{path}: {found.kind} ({found.format}), not a distilled set.")
     _require_stated(found, given, path, classes)
     if found.format == "dc" and "experiment" in given:
-        images_then, hard_then = experiment_of(found.file or path, given["experiment"])
-        found = replace(found, images=images_then, hard=hard_then)
+        images_then, hard_then, soft_then = experiment_of(found.file or path, given["experiment"])
+        found = replace(found, images=images_then, hard=hard_then, soft=soft_then)
     hard = _hard_labels(found, given, path)
     hard = _in_real_order(found, given, hard, classes, path)
     if (count := len(hard.unique())) != len(classes) or int(hard.max()) + 1 != count:
@@ -199,7 +199,7 @@ def _soft_labels(found: Found, given: Mapping[str, Any], classes: int, path: Pat
         raise ValueError(f"{path}: label_kind: prob, but rows are negative or do not sum to 1; give logit or hard.")
     if given.get("label_kind") == "logit" and kind_of_rows(found.soft) == "prob":
         raise ValueError(f"{path}: label_kind: logit, but every row is a distribution; give prob or hard.")
-    if isinstance(order := given.get("class_order"), list) and order:
+    if given.get("class_order", "index") != "index":
         raise ValueError(f"{path}: class_order cannot reorder soft labels; give index.")
     return found.soft
 

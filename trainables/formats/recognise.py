@@ -44,24 +44,24 @@ def _in_folder(path: Path) -> Found | None:
 def _in_file(path: Path) -> Found | None:
     if path.suffix == ".npz":
         return recognise_archive(path)
-    return recognise_tensors(path) or _experts(path) or _checkpoint(path)
+    content = safe_load(path)
+    return recognise_tensors(content, path) or _experts(content) or _checkpoint(content, path)
 
 
-def _experts(path: Path) -> Found | None:
+def _experts(content: Any) -> Found | None:
     """A replay buffer: experts, their epochs, their parameters."""
-    content: Any = safe_load(path)
+    levels = [content]
     for _ in range(2):
-        if not isinstance(content, list) or not content or not isinstance(content[0], list):
+        if not isinstance(levels[-1], list) or not levels[-1] or not isinstance(levels[-1][0], list):
             return None
-        experts, content = content, content[0]
-    if not all(isinstance(parameter, Tensor) for parameter in content):
+        levels.append(levels[-1][0])
+    if not all(isinstance(parameter, Tensor) for parameter in levels[-1]):
         return None
-    facts = {"experts": len(safe_load(path)), "epochs": len(experts), "parameters": len(content)}
+    facts = dict(zip(("experts", "epochs", "parameters"), map(len, levels), strict=True))
     return Found(kind="checkpoint", format="expert-buffer", details=facts)
 
 
-def _checkpoint(path: Path) -> Found | None:
-    content = safe_load(path)
+def _checkpoint(content: Any, path: Path) -> Found | None:
     if not isinstance(content, dict):
         return None
     architecture = recognise(weights_of(content, path))

@@ -19,6 +19,7 @@ from torch import Tensor
 from trainables.formats.found import Found, kind_of_rows
 from trainables.models import safe_load
 
+Experiment = tuple[Tensor, Tensor | None, Tensor | None]
 #: Recognised, and refused by name: what each is, by the keys that it has.
 _REFUSED: Final = {
     ("nf", "label"): "a neural-field distilled set (DDiF); it needs its own decoder, export its images instead",
@@ -27,15 +28,14 @@ _REFUSED: Final = {
 }
 
 
-def recognise_tensors(path: Path) -> Found | None:
-    """The distilled set in a torch file, None if it holds none.
+def recognise_tensors(content: Any, path: Path) -> Found | None:
+    """The distilled set in what a torch file holds, None if there is none.
 
     Raises:
-        ValueError: If the file cannot be read, is damaged, or is of a kind that is refused.
+        ValueError: If it is damaged, or of a kind that is refused.
     """
     if path.name.endswith("_poster.pt"):
         raise ValueError(f"{path}: a poster (PoDD); it needs its own decoder, export its images instead.")
-    content = safe_load(path)
     if isinstance(content, Mapping):
         for keys, what in _REFUSED.items():
             if set(keys) <= set(content):
@@ -79,8 +79,7 @@ def _condensed(content: Any, path: Path) -> Found | None:
     for number, pair in enumerate(experiments):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"{path}: experiment {number} must be [images, labels].")
-    images = _images_in(experiments[-1][0], path, "images")
-    hard, soft = _labels_in(experiments[-1][1], len(images), path, "labels")
+    images, hard, soft = _experiment(experiments[-1], path)
     return Found(
         kind="distilled",
         format="dc",
@@ -94,17 +93,17 @@ def _condensed(content: Any, path: Path) -> Found | None:
     )
 
 
-def experiment_of(path: Path, number: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of one experiment of a DC/DSA/DM file."""
+def experiment_of(path: Path, number: int) -> Experiment:
+    """Images, hard labels and soft labels (one of the two) of one experiment of a DC/DSA/DM file."""
     experiments = safe_load(path)["data"]
     if not -len(experiments) <= number < len(experiments):
         raise ValueError(f"{path}: experiment must be 0 to {len(experiments) - 1}, got {number}.")
-    images = _images_in(experiments[number][0], path, "images")
-    hard, soft = _labels_in(experiments[number][1], len(images), path, "labels")
-    if hard is None:
-        assert soft is not None
-        hard = soft.argmax(dim=1)
-    return images, hard
+    return _experiment(experiments[number], path)
+
+
+def _experiment(pair: Any, path: Path) -> Experiment:
+    images = _images_in(pair[0], path, "images")
+    return images, *_labels_in(pair[1], len(images), path, "labels")
 
 
 def _pair(content: Any, path: Path) -> Found | None:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from trainables.arrays import new_entry
 from trainables.data.labels import with_pixels
-from trainables.data.real import RealData
 from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
 from trainables.prepare.distilled import make_distilled
@@ -36,8 +34,8 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
     entry = cache / f"data-{key}"
     if not (entry / "about.json").exists():
         real, about = load_real_data(recipe, cache, say)
-        teacher = load_or_train_teacher(recipe, real, cache, say)
-        about |= _accuracies(teacher, real) if teacher else {}
+        teacher, accuracies = load_or_train_teacher(recipe, real, cache, say)
+        about |= accuracies
         distilled, about_set = make_distilled(recipe, real, teacher)
         about |= about_set.facts
         if teacher is not None:
@@ -52,13 +50,6 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
         _write_entry(entry, arrays, about)
         say(f"label bank: {bank.views} views of {len(distilled)} images, {about['bank_bytes'] / 2**20:.1f} MiB")
     return dict(json.loads((entry / "about.json").read_text()))
-
-
-def _accuracies(teacher: nn.Module, real: RealData) -> dict[str, Any]:
-    return {
-        "teacher_validation_accuracy": accuracy(teacher, real.validation),
-        "teacher_test_accuracy": accuracy(teacher, real.test),
-    }
 
 
 def _write_entry(entry: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from trainables.networks import ModelShape
 from trainables.prepare.real import Say
 
 
-def load_or_train_teacher(recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say) -> Teacher | None:
-    """The recipe's teacher, from checkpoints, from the cache or trained now; None where it has none."""
+def load_or_train_teacher(
+    recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say
+) -> tuple[Teacher | None, dict[str, Any]]:
+    """The recipe's teacher, from checkpoints, from the cache or trained now, and its accuracies; None where it has none."""
     wanted = recipe["teacher"]
     if wanted is None:
-        return None
+        return None, {}
     if "weights" not in wanted:
         return _trained_teacher(recipe, real, cache, say)
     name = None if wanted.get("model") in STUDENTS else wanted.get("model")
@@ -32,10 +35,20 @@ def load_or_train_teacher(recipe: Mapping[str, Any], real: RealData, cache: Path
         raise ValueError("teacher.mean: with pixel_space zca a teacher sees whitened pixels; leave mean and std out.")
     paths = [Path(file["path"]).expanduser() for file in wanted["weights"]]
     say(f"teacher from {', '.join(map(str, paths))}")
-    return load_teacher(paths, real, name=name, **constants)
+    teacher = load_teacher(paths, real, name=name, **constants)
+    return teacher, _accuracies(teacher, real)
 
 
-def _trained_teacher(recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say) -> Teacher:
+def _accuracies(teacher: Teacher, real: RealData) -> dict[str, Any]:
+    return {
+        "teacher_validation_accuracy": accuracy(teacher, real.validation),
+        "teacher_test_accuracy": accuracy(teacher, real.test),
+    }
+
+
+def _trained_teacher(
+    recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say
+) -> tuple[Teacher, dict[str, Any]]:
     wanted = {name: recipe[name] for name in ("version", "teacher", "validation")}
     wanted |= {key: value for key, value in recipe["data"].items() if key != "distilled"}
     wanted["whitened"] = real.test.whitening is not None
@@ -45,11 +58,13 @@ def _trained_teacher(recipe: Mapping[str, Any], real: RealData, cache: Path, say
         raise ValueError("teacher: there are no real training images (train/) to train it on; give weights.")
     shape = ModelShape(real.train.images.shape[1], real.classes, real.size)
     teacher = make_teacher(settings["model"], shape, width=settings["width"], norm=settings["norm"])
-    if not (entry / "teacher.pt").exists():
+    if not (entry / "about.json").exists():
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
         train_teacher(real.train, teacher, Augmentation("dsa", real.flips), real.background, say=say, **training)
+        about = _accuracies(teacher, real)
         with new_entry(entry) as folder:
             torch.save(teacher.members[0].state_dict(), folder / "teacher.pt")
-        say(f"teacher: test accuracy {accuracy(teacher, real.test):.4f}")
+            (folder / "about.json").write_text(json.dumps(about))
+        say(f"teacher: test accuracy {about['teacher_test_accuracy']:.4f}")
     teacher.members[0].load_state_dict(torch.load(entry / "teacher.pt", weights_only=True))
-    return teacher.eval()
+    return teacher.eval(), dict(json.loads((entry / "about.json").read_text()))

@@ -306,3 +306,14 @@ def test_several_results_in_a_folder_are_asked_about_and_one_is_taken(tmp_path: 
     shutil.copy(tmp_path / "res_DC_CIFAR10_ConvNet_4ipc.pt", tmp_path / "res_DC_CIFAR100_ConvNet_4ipc.pt")
     with pytest.raises(ValueError, match="several results; give one of"):
         inspect_path(tmp_path)
+
+
+def test_soft_labels_follow_the_experiment_and_are_never_reordered(tmp_path: Path) -> None:
+    """The first of two experiments has other soft labels than the last, which is read without a choice."""
+    given = SETS["dc"][2]
+    runs = [[builders.normalised(), builders.logits() + shift] for shift in (1.0, 2.0)]
+    torch.save({"data": runs, "accs_all_exps": {}}, tmp_path / "res.pt")
+    assert torch.equal(read(tmp_path / "res.pt", given | {"experiment": 0}).soft, builders.logits() + 1)
+    assert torch.equal(read(tmp_path / "res.pt", given).soft, builders.logits() + 2)
+    with pytest.raises(ValueError, match="class_order cannot reorder soft labels"):
+        read(tmp_path / "res.pt", given | {"class_order": "sorted"}, ("zebra", "ape", "cat"))
