@@ -193,7 +193,7 @@ def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
         band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": level}
         figure.add_scatter(x=mine.epoch, y=100 * mine.high, **band)
         figure.add_scatter(x=mine.epoch, y=100 * mine.low, fill="tonexty", fillcolor=_faint(colour), **band)
-        line = {"color": colour, "width": 2}
+        line = _line(number)
         figure.add_scatter(x=mine.epoch, y=100 * mine["mean"], mode="lines", line=line, name=level, legendgroup=level)
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="validation accuracy, %")
@@ -243,13 +243,19 @@ def tuning_figure(curve: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
             y=100 * mine.expected,
             mode="lines+markers",
             name=level,
-            line={"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": _DASHES[number // len(_COLOURS) % 3]},
+            line=_line(number),
             customdata=100 * mine[["low", "high"]].to_numpy(),
             hovertemplate="%{x} draws: %{y:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}]",
         )
     figure.update_xaxes(title="draws k", type="log" if len(curve) and curve.draws.max() > 10 else "linear")
     figure.update_yaxes(title="expected best validation accuracy, %")
     return _styled(figure, height=440)
+
+
+def _line(number: int) -> dict[str, Any]:
+    """How the line of arm number `number` looks: by colour, then by dash."""
+    dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+    return {"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": dash}
 
 
 def _faint(colour: str) -> str:
