@@ -1,0 +1,26 @@
+"""The command line: the only package that prints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich.markup import escape
+
+# importing a module registers its commands, in the order in which help lists them
+from orchestrator.cli import sweeps, results, reference  # noqa: F401  # isort: skip
+from orchestrator.cli.app import app, err
+from search_spaces import ConfigError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point of the command `lossatlas`."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems:
+            err.print(escape(problem))
+        sys.exit(2)

@@ -1,0 +1,54 @@
+"""The application, its consoles, and the options that commands share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from search_spaces import ConfigError
+
+app = typer.Typer(
+    help="Map how sensitive a student trained on a distilled image dataset is to its loss.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+SpaceArgument = Annotated[
+    str, typer.Argument(help="A shipped space (see `lossatlas spaces`) or a path to a YAML file.")
+]
+NameArgument = Annotated[str, typer.Argument(help="Name of a sweep in the home directory.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the space: a dotted key, a YAML value; null removes."),
+]
+HomeOption = Annotated[
+    str | None, typer.Option("--home", help="Home directory [default: $LOSSATLAS_HOME or ./lossatlas-home].")
+]
+UriOption = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow server, or off [default: SQLite in the home directory].")
+]
+AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to use [default: start one here].")]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A path that cannot be written is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--out: {path} cannot be written ({error.strerror}).") from error
+
+
+def say(text: str) -> None:
+    """A line about what goes on, with the time, to standard error."""
+    err.print(escape(f"{time.strftime('%H:%M:%S')} {text}"))
