@@ -16,7 +16,7 @@ from orchestrator.home import Home
 from orchestrator.journal import read_journal
 from orchestrator.plan import Plan
 from orchestrator.search import Assignment
-from orchestrator.tracking import PendingTrial, Store
+from orchestrator.tracking.store import PendingTrial, Store
 from trainables.config import TrialConfig
 
 logger = logging.getLogger(__name__)

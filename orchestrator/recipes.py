@@ -9,7 +9,7 @@ from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
 from search_spaces.settings import Data, Distilled, Fixed, Teacher
 
 #: Raise when the code that makes data from a recipe changes what it makes.
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 DEFAULT_IPC = 10
 DEFAULT_ROOT = "data"
 

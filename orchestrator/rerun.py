@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.home import Home
 from orchestrator.prepare import Say, prepare_recipes
-from orchestrator.tracking import fetch_trial
+from orchestrator.tracking.fetch import fetch_trial
+from orchestrator.tracking.publish import register_student
 from search_spaces import ConfigError
 from trainables.config import TrialConfig
 
@@ -18,9 +19,13 @@ class Outcome:
 
     Attributes:
         compared: (name of a final metric, recorded value, value now).
+        trial_id: Of the trial.
+        version: Of the registered model, or None.
     """
 
     compared: list[tuple[str, float | None, float | None]]
+    trial_id: str
+    version: str | None = None
 
     @property
     def equal(self) -> bool:
@@ -28,8 +33,14 @@ class Outcome:
         return all(recorded == now for _, recorded, now in self.compared)
 
 
-def rerun_trial(
-    run_id: str, *, home: str | Path | None, tracking_uri: str | None, save: Path | None, say: Say
+def rerun_trial(  # noqa: PLR0913 (options of a command)
+    run_id: str,
+    *,
+    home: str | Path | None,
+    tracking_uri: str | None,
+    save: Path | None = None,
+    register: str | None = None,
+    say: Say,
 ) -> Outcome:
     """Reproduce a trial and compare its last metrics; a trial that was stopped early is trained as far as it was.
 
@@ -38,10 +49,12 @@ def rerun_trial(
         home: Home directory, for the cache and the default store.
         tracking_uri: Of a server; the store in the home directory by default.
         save: Where to keep the student's weights.
+        register: Name of a registered model that the student becomes a version of. Not if it came out differently:
+            a registered model is what its run's metrics say.
         say: Told what takes long.
 
     Raises:
-        ConfigError: If there is no such run, or it is no trial.
+        ConfigError: If there is no such run, it is no trial, or the tracker does not take the model.
     """
     place = Home.at(home)
     if tracking_uri == "off" or (tracking_uri is None and not place.store.exists()):
@@ -50,13 +63,25 @@ def rerun_trial(
         )
     if save and (save.is_dir() or not save.absolute().parent.is_dir()):
         raise ConfigError(f"--save: give a file in a folder that exists, got {save}.")
-    tracked = fetch_trial(tracking_uri or place.store_uri, run_id)
+    if register is not None and (not register.strip() or set(register) & set("/:")):
+        raise ConfigError(f"--register: a model's name is not empty and has no / and no :, got {register!r}.")
+    uri = tracking_uri or place.store_uri
+    tracked = fetch_trial(uri, run_id)
     place.require_writable()
     config = TrialConfig(**tracked.config)
     prepare_recipes({config.data: tracked.recipe}, place.cache, say)
     from trainables.rerun import train_again
 
     say(f"training trial {config.trial_id}")
-    last = train_again(config, place.cache, epochs=tracked.epochs, save=save)
+    trained = train_again(config, place.cache, epochs=tracked.epochs)
+    if save:
+        trained.save(save, config)
     names = ("train_loss", "val_accuracy", "test_accuracy")
-    return Outcome([(name, tracked.metrics[name], last[name]) for name in names if name in tracked.metrics])
+    compared: list[tuple[str, float | None, float | None]]
+    compared = [(name, tracked.metrics[name], trained.metrics[name]) for name in names if name in tracked.metrics]
+    outcome = Outcome(compared, config.trial_id)
+    if register and outcome.equal:
+        student, pixels, logits = trained.on_pixels()
+        version = register_student(uri, run_id, register, student=student, pixels=pixels, logits=logits)
+        return replace(outcome, version=version)
+    return outcome

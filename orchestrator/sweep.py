@@ -118,7 +118,7 @@ class Sweep:
 
     def landscape(self) -> Landscape:
         """What is known so far."""
-        from orchestrator.tracking import tracked_runs
+        from orchestrator.tracking.notes import tracked_runs
 
         records = list(read_journal(self.folder.journal))
         table = tidy_table(
@@ -156,7 +156,7 @@ class Sweep:
     def log_report(self, options: RunOptions, page: Path, landscape: Landscape) -> None:
         """Add a report to the sweep's parent run in MLflow, and each cell's mean to a run of its own trials."""
         from orchestrator.landscape.values import cell_values, confirmed
-        from orchestrator.tracking import log_cells, log_report
+        from orchestrator.tracking.publish import log_cells, log_report
 
         if options.tracking_uri == "off":
             return

@@ -24,7 +24,7 @@ class Split:
     Attributes:
         images: (n, channels, H, W): float32, ready for a network, or uint8, 0 to 255.
         labels: (n,) in 0 .. C - 1.
-        mean, std: (channels,), of pixels in [0, 1]; needed where images are uint8 and not whitened.
+        mean, std: (channels,), of pixels in [0, 1]: what ready images were normalised with, and what bytes will be.
         whitening: (D + 1, D), D = channels H W: bytes x become (x / 255, 1) @ whitening (ZCA); None leaves it out.
     """
 

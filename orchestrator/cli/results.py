@@ -75,7 +75,7 @@ def report(  # noqa: PLR0913 (options of a command)
     from orchestrator.report import write_paper, write_report
 
     if tracking_uri is not None:
-        from orchestrator.tracking import fetch_sweep
+        from orchestrator.tracking.fetch import fetch_sweep
 
         fetch_sweep(tracking_uri, name, Home.at(home))
     sweep = Sweep.stored(name, home, reading=True)
@@ -114,17 +114,24 @@ def compare(
 def rerun(
     run_id: Annotated[str, typer.Argument(help="MLflow run id of a trial (column run_id of `lossatlas table`).")],
     save: Annotated[Path | None, typer.Option(help="Keep the trained student's weights in this file.")] = None,
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Register the student in MLflow, as a version of model NAME.")
+    ] = None,
     home: HomeOption = None,
     tracking_uri: UriOption = None,
 ) -> None:
     """Train one tracked trial again and compare it with what was recorded; exit status 1 if it differs."""
     from orchestrator.rerun import rerun_trial
 
-    outcome = rerun_trial(run_id, home=home, tracking_uri=tracking_uri, save=save, say=say)
+    outcome = rerun_trial(run_id, home=home, tracking_uri=tracking_uri, save=save, register=register, say=say)
     for name, recorded, now in outcome.compared:
         out.print(f"{name:15} recorded {recorded!r:22} now {now!r:22} {'equal' if recorded == now else 'DIFFERENT'}")
     if save:
         out.print(f"student saved to {save}")
+    if outcome.version:
+        out.print(f"student registered as {register}, version {outcome.version}: models:/{register}/{outcome.version}")
+    elif register:
+        out.print("student not registered: it is not the one that was recorded")
     if not outcome.equal:
         raise typer.Exit(1)
 
@@ -137,7 +144,7 @@ def ui(
 ) -> None:
     """Serve the MLflow UI on a sweep's store; ends with Ctrl-C."""
     from orchestrator import Sweep
-    from orchestrator.tracking import serve_ui
+    from orchestrator.tracking.client import serve_ui
 
     sweep = Sweep.stored(name, home, reading=True)
     if dashboard := sweep.facts.get("dashboard"):

@@ -115,7 +115,22 @@ def test_help_teaches(call: Call) -> None:
     assert "trains nothing that is already done" in " ".join(text.split())
 
 
-def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path: Path) -> None:
+def registered_accuracy(home: Path, name: str, tiny: dict[str, Any]) -> float:
+    """Test accuracy of version 1 of a registered model, which is handed pixels in [0, 1]."""
+    import mlflow
+    import torch
+
+    from trainables.data.real import load_digits
+
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    test = load_digits(tiny.get("validation", {}).get("frac", 0.2)).test
+    assert mlflow.models.get_model_info(f"models:/{name}/1").signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
+    model = mlflow.pytorch.load_model(f"models:/{name}/1")
+    with torch.no_grad():
+        return float((model(test.images).argmax(dim=1) == test.labels).float().mean())
+
+
+def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path: Path, tiny: dict[str, Any]) -> None:
     import json
 
     import pandas as pd
@@ -148,6 +163,11 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
     assert text.count("equal") == 3
     saved = torch.load(student, weights_only=True)
     assert saved["config"]["replicate"] == 2
+    assert call("rerun", records[-1]["run_id"], "--register", "a/b")[0] == 2
+
+    status, text, _ = call("rerun", records[-1]["run_id"], "--register", "tiny-student")
+    assert "student registered as tiny-student, version 1" in text
+    assert registered_accuracy(home, "tiny-student", tiny) == pytest.approx(records[-1]["test_accuracy"], abs=1e-6)
 
     status, _, errors = call("run", space, "--local", "--set", "fixed.width=5")
     assert status == 2

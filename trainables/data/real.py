@@ -114,11 +114,12 @@ def normalise(real: RealData) -> RealData:
         return _normalise_bytes(real)
     mean = real.train.images.mean(dim=(0, 2, 3)).view(-1, 1, 1)
     std = real.train.images.std(dim=(0, 2, 3)).view(-1, 1, 1)
+    flat = mean.flatten(), std.flatten()
     train, validation, test = (
-        Split((split.images - mean) / std, split.labels) for split in (real.train, real.validation, real.test)
+        Split((split.images - mean) / std, split.labels, *flat) for split in (real.train, real.validation, real.test)
     )
-    background = (real.background - mean.flatten()) / std.flatten()
-    return RealData(train, validation, test, real.names, real.flips, background, mean.flatten(), std.flatten())
+    background = (real.background - flat[0]) / flat[1]
+    return RealData(train, validation, test, real.names, real.flips, background, *flat)
 
 
 def _normalise_bytes(real: RealData) -> RealData:

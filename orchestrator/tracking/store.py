@@ -1,57 +1,24 @@
-"""The only MLflow file: how a sweep and its trials are written to a tracker, and read from it."""
+"""MLflow's side of a sweep that runs: one parent run, one child per trial, each sent once."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.home import Home
-from orchestrator.journal import Journal, read_journal
+from orchestrator.journal import Journal
 from orchestrator.plan import Plan
-from orchestrator.run_fields import TrackedTrial, environment_tags, result_tags, sweep_params, trial_params, trial_tags
+from orchestrator.run_fields import environment_tags, result_tags, sweep_params, trial_params, trial_tags
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
-from search_spaces import ConfigError
+from orchestrator.tracking.client import open_client, trial_runs
+from orchestrator.tracking.notes import notes_about
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
-
-logger = logging.getLogger(__name__)
 
 BATCH_METRICS = 1000
 _STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
-# A server that is away must not hold the end of a sweep for MLflow's default of minutes.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-
-
-def tracked_runs(path: Path) -> dict[str, str]:
-    """MLflow run id per trial id, as far as the mirror has them."""
-    parents = [record for record in read_journal(path) if record["kind"] == "parent"]
-    notes = _notes_about(path, parents[-1]["uri"]) if parents else ()
-    return {r["trial_id"]: r["run_id"] for r in notes if r["kind"] == "run"}
-
-
-def _notes_about(path: Path, uri: str) -> Iterator[dict[str, Any]]:
-    """Notes about one store: those after a parent run in it, up to a parent run in another."""
-    about = None
-    for record in read_journal(path):
-        about = record["uri"] if record["kind"] == "parent" else about
-        if about == uri:
-            yield record
 
 
 @dataclass(slots=True)
@@ -69,7 +36,7 @@ class Store:
 
     def __init__(self, uri: str, plan: Plan, home: Home) -> None:
         with home.store_lock():
-            self._client = _client(uri)  # makes the tables of a new database
+            self._client = open_client(uri)  # makes the tables of a new database
         self._uri = uri
         self._plan = plan
         self._home = home
@@ -78,7 +45,7 @@ class Store:
         self._done: set[str] = set()
         self._parent: str | None = None
         self._sent_epochs: dict[str, int] = {}
-        for record in _notes_about(self._folder.tracked, uri):
+        for record in notes_about(self._folder.tracked, uri):
             self._replay(record)
         self._notes = Journal(self._folder.tracked)
         self._experiment = self._find_experiment()
@@ -202,132 +169,8 @@ class Store:
 
     def _find_unnoted(self) -> dict[str, str]:
         """Runs under the parent that the notes lack: the process died right after creating them."""
-        found = _trial_runs(self._client, self._experiment, str(self._parent))
+        found = trial_runs(self._client, self._experiment, str(self._parent))
         return {trial_id: run_id for trial_id, run_id in found.items() if trial_id not in self._runs}
-
-
-def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
-    """A trial from its run.
-
-    Raises:
-        ConfigError: If there is no such run, or it is no trial of LossAtlas.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client = _client(uri)
-        run = client.get_run(run_id)
-        history = client.get_metric_history(run_id, "val_accuracy")
-    except MlflowException as err:
-        raise ConfigError(f"no run {run_id!r} at {uri}; run ids are in the last column of `lossatlas table`.") from err
-    if "lossatlas.config" not in run.data.tags:
-        raise ConfigError(f"run {run_id!r} is no trial (a sweep's parent run?); take a run id of `lossatlas table`.")
-    config, recipe = (json.loads(run.data.tags[f"lossatlas.{name}"]) for name in ("config", "recipe"))
-    if not history:
-        raise ConfigError(
-            f"run {run_id!r} has no metrics to compare with; the trial failed before its first evaluation."
-        )
-    return TrackedTrial(config, recipe, dict(run.data.metrics), max(m.step for m in history))
-
-
-def fetch_sweep(uri: str, name: str, home: Home) -> None:
-    """Bring a sweep's plan, journal and run ids from the tracker into this home, so that it can be read here.
-
-    Raises:
-        ConfigError: If the sweep was run in this home, the tracker cannot be asked, or it has no such sweep.
-    """
-    from mlflow.exceptions import MlflowException
-
-    home.require_writable()
-    folder = home.sweep(name)
-    if (folder.path / "lock").exists():
-        raise ConfigError(f"sweep {name!r} was run in {home.path}; leave --tracking-uri out, or give another --home.")
-    try:
-        client = _client(uri)
-        experiment = client.get_experiment_by_name(f"lossatlas/{name}")
-        known = experiment.experiment_id if experiment else ""
-        order = ["attributes.start_time DESC"]
-        parents = client.search_runs([known], "tags.`lossatlas.kind` = 'sweep'", order_by=order) if known else []
-        if not parents:
-            raise ConfigError(f"no sweep {name!r} at {uri}.")
-        parent = parents[0].info.run_id
-        with tempfile.TemporaryDirectory() as place:
-            found = [Path(client.download_artifacts(parent, p.name, place)) for p in (folder.plan, folder.journal)]
-            folder.path.mkdir(parents=True, exist_ok=True)
-            for path in found:
-                shutil.copy(path, folder.path / path.name)
-        children = _trial_runs(client, known, parent)
-    except (MlflowException, OSError) as err:
-        raise ConfigError(f"sweep {name!r} cannot be read from {uri}: {' '.join(str(err).split())[:200]}") from err
-    notes = Journal(folder.tracked)
-    notes.append("parent", run_id=parent, uri=uri)
-    for trial_id, run_id in children.items():
-        notes.append("run", trial_id=trial_id, run_id=run_id)
-    notes.close()
-
-
-def _trial_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
-    """Run id per trial id of all runs under a parent."""
-    found: dict[str, str] = {}
-    token = None
-    while True:
-        page = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token)
-        found |= {run.data.tags["lossatlas.trial_id"]: run.info.run_id for run in page}
-        token = page.token
-        if not token:
-            return found
-
-
-def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:
-    """Add the report to the sweep's parent run; what went wrong, if anything (it is not worth failing for)."""
-    parents = [r["run_id"] for r in read_journal(tracked) if r["kind"] == "parent" and r["uri"] == uri]
-    try:
-        for path in files if parents else ():
-            _client(uri).log_artifact(parents[-1], str(path), "report")
-    except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
-        return f"the report could not be sent to MLflow at {uri}: {err}"
-    return None
-
-
-def log_cells(uri: str, cells: Iterable[Mapping[Any, Any]]) -> str | None:
-    """Log each cell's mean, interval and n on the run of its first confirm trial; what went wrong, if anything.
-
-    MLflow's browser can then sort and filter cells: `metrics.cell_n > 0` shows one run per cell.
-
-    Args:
-        uri: Of the tracker.
-        cells: run_id, mean, low, high, n of each cell.
-    """
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    try:
-        client = _client(uri)
-        for cell in cells:
-            values = {f"cell_{key}": cell[key] for key in ("mean", "low", "high", "n") if cell[key] == cell[key]}
-            client.log_batch(cell["run_id"], metrics=[Metric(key, float(v), now, 0) for key, v in values.items()])
-    except Exception as err:  # noqa: BLE001 (whatever a tracker does, the table is on disk)
-        return f"the cells' means could not be sent to MLflow at {uri}: {err}"
-    return None
-
-
-def serve_ui(uri: str, port: int) -> int:
-    """Serve MLflow's UI on a store until Ctrl-C; its exit status."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
-
-
-def _client(uri: str) -> MlflowClient:
-    """A client that gives up on a server that is away, and does not chatter."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
 
 
 def _as_params(values: Mapping[str, Any]) -> list[Param]:

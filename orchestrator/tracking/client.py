@@ -1,0 +1,50 @@
+"""How MLflow is reached: a client, the runs of a sweep, its user interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# A server that is away must not hold the end of a sweep for MLflow's default of minutes.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client that gives up on a server that is away, and does not chatter."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def trial_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
+    """Run id per trial id of all runs under a parent."""
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token)
+        found |= {run.data.tags["lossatlas.trial_id"]: run.info.run_id for run in page}
+        token = page.token
+        if not token:
+            return found
+
+
+def serve_ui(uri: str, port: int) -> int:
+    """Serve MLflow's UI on a store until Ctrl-C; its exit status."""
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0

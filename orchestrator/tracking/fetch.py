@@ -1,0 +1,74 @@
+"""Read a trial or a whole sweep from a tracker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from orchestrator.home import Home
+from orchestrator.journal import Journal
+from orchestrator.run_fields import TrackedTrial
+from orchestrator.tracking.client import open_client, trial_runs
+from search_spaces import ConfigError
+
+
+def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
+    """A trial from its run.
+
+    Raises:
+        ConfigError: If there is no such run, or it is no trial of LossAtlas.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = open_client(uri)
+        run = client.get_run(run_id)
+        history = client.get_metric_history(run_id, "val_accuracy")
+    except MlflowException as err:
+        raise ConfigError(f"no run {run_id!r} at {uri}; run ids are in the last column of `lossatlas table`.") from err
+    if "lossatlas.config" not in run.data.tags:
+        raise ConfigError(f"run {run_id!r} is no trial (a sweep's parent run?); take a run id of `lossatlas table`.")
+    config, recipe = (json.loads(run.data.tags[f"lossatlas.{name}"]) for name in ("config", "recipe"))
+    if not history:
+        raise ConfigError(
+            f"run {run_id!r} has no metrics to compare with; the trial failed before its first evaluation."
+        )
+    return TrackedTrial(config, recipe, dict(run.data.metrics), max(m.step for m in history))
+
+
+def fetch_sweep(uri: str, name: str, home: Home) -> None:
+    """Bring a sweep's plan, journal and run ids from the tracker into this home, so that it can be read here.
+
+    Raises:
+        ConfigError: If the sweep was run in this home, the tracker cannot be asked, or it has no such sweep.
+    """
+    from mlflow.exceptions import MlflowException
+
+    home.require_writable()
+    folder = home.sweep(name)
+    if (folder.path / "lock").exists():
+        raise ConfigError(f"sweep {name!r} was run in {home.path}; leave --tracking-uri out, or give another --home.")
+    try:
+        client = open_client(uri)
+        experiment = client.get_experiment_by_name(f"lossatlas/{name}")
+        known = experiment.experiment_id if experiment else ""
+        order = ["attributes.start_time DESC"]
+        parents = client.search_runs([known], "tags.`lossatlas.kind` = 'sweep'", order_by=order) if known else []
+        if not parents:
+            raise ConfigError(f"no sweep {name!r} at {uri}.")
+        parent = parents[0].info.run_id
+        with tempfile.TemporaryDirectory() as place:
+            found = [Path(client.download_artifacts(parent, p.name, place)) for p in (folder.plan, folder.journal)]
+            folder.path.mkdir(parents=True, exist_ok=True)
+            for path in found:
+                shutil.copy(path, folder.path / path.name)
+        children = trial_runs(client, known, parent)
+    except (MlflowException, OSError) as err:
+        raise ConfigError(f"sweep {name!r} cannot be read from {uri}: {' '.join(str(err).split())[:200]}") from err
+    notes = Journal(folder.tracked)
+    notes.append("parent", run_id=parent, uri=uri)
+    for trial_id, run_id in children.items():
+        notes.append("run", trial_id=trial_id, run_id=run_id)
+    notes.close()
