@@ -101,6 +101,7 @@ class TwoStageSearch:
         self._open: dict[str, set[str]] = defaultdict(set)
         self._tune: dict[tuple[str, int], list[str]] = defaultdict(list)
         self._queues: dict[str, deque[Assignment]] = {"confirm": deque(), "tune": deque()}
+        self._queued: set[str] = set()  # ever, for `confirm`
         self._running: dict[str, Assignment] = {}
         for cell, draw, config in plan.tune_trials():
             self._tune[cell.label, draw].append(config.trial_id)
@@ -184,11 +185,10 @@ class TwoStageSearch:
         return sum(values) / len(values)
 
     def _queue_confirm(self, cell: Cell, draw: int) -> None:
-        queued = {assignment.trial_id for assignment in self._queues["confirm"]}
         for replicate in self.plan.confirm_replicates:
             assignment = Assignment(cell, draw, self.plan.trial(cell, draw, replicate, "confirm"))
-            known = queued | self._running.keys() | self.results.keys()
-            if assignment.trial_id not in known:
+            if assignment.trial_id not in self._queued and assignment.trial_id not in self.results:
+                self._queued.add(assignment.trial_id)
                 self._queues["confirm"].append(assignment)
 
     def _tune_results(self, cell: Cell, draw: int) -> list[TrialResult]:

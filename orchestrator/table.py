@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -39,7 +40,12 @@ def tidy_table(
     every_result = results_of(records)
     search = TwoStageSearch(plan, every_result, retry_failed=False)
     started = {r["trial_id"] for r in records if r["kind"] == "start"} if running else set()
-    rows = [_row(plan, cell, place) for cell in plan.cells for place in _places(plan, search, cell)]
+    confirmed = _confirmed_draws(records)
+    rows = [
+        _row(plan, cell, place)
+        for cell in plan.cells
+        for place in _places(plan, search, cell, confirmed.get(cell.label, set()))
+    ]
     for row in rows:
         result = every_result.get(row["trial_id"])
         row |= _outcome(result, search.skipped(row.pop("_cell")) and row["stage"] == "confirm")
@@ -71,7 +77,16 @@ class _Place(NamedTuple):
     selected: str
 
 
-def _places(plan: Plan, search: TwoStageSearch, cell: Cell) -> Iterator[_Place]:
+def _confirmed_draws(records: Iterable[Mapping[str, Any]]) -> dict[str, set[int]]:
+    """Draws of each cell that confirm trials were ever run for; later draws may have been chosen instead."""
+    draws: dict[str, set[int]] = defaultdict(set)
+    for record in records:
+        if record["kind"] == "result" and record["config"]["stage"] == "confirm":
+            draws[record["cell"]].add(record["draw"])
+    return draws
+
+
+def _places(plan: Plan, search: TwoStageSearch, cell: Cell, confirmed: set[int]) -> Iterator[_Place]:
     """Every trial of a cell."""
     if plan.has_tune_stage:
         for draw in range(plan.space.draws):
@@ -82,7 +97,7 @@ def _places(plan: Plan, search: TwoStageSearch, cell: Cell) -> Iterator[_Place]:
     for chosen_draw, selected in places:
         for replicate in plan.confirm_replicates:
             yield _Place(chosen_draw, replicate, "confirm", selected)
-    for other in sorted(set(range(plan.space.draws)) - set(chosen)):
+    for other in sorted(confirmed - set(chosen)):
         for replicate in plan.confirm_replicates:
             if plan.trial(cell, other, replicate, "confirm").trial_id in search.results:
                 yield _Place(other, replicate, "confirm", "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -97,7 +98,7 @@ def _rounded(value: KnobValue) -> KnobValue:
     return value if isinstance(value, bool) else round_float(value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots, for trial_id is remembered
 class TrialConfig:
     """Everything that a trial's metrics depend on; nothing else may influence them.
 
@@ -155,9 +156,9 @@ class TrialConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as a plain dictionary, ready for JSON and for Ray."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"knobs": dict(self.knobs)}
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         """First 16 hex digits of the SHA-256 of the configuration's canonical JSON; what is None is left out."""
         return content_hash({key: value for key, value in self.as_dict().items() if value is not None})

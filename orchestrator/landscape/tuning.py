@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
 import pandas as pd
-from scipy.special import comb
+from scipy.special import gammaln
 
 from orchestrator.landscape.values import CONFIDENCE, arm_values, levels_of
 
@@ -22,17 +23,28 @@ def expected_best(values: Sequence[float] | np.ndarray) -> np.ndarray:
     E_k = sum_{i >= k} v_(i) C(i - 1, k - 1) / C(N, k)
 
     Args:
-        values: v, (N,), in any order.
+        values: v, (..., N), in any order.
 
     Returns:
-        (N,), not decreasing; the last is the maximum.
+        (..., N), not decreasing; the last is the maximum.
 
     Source: Tang et al. 2020 (ACL), unbiased; Dodge et al. 2019, arXiv:1909.03004, for the idea.
     """
-    v = np.sort(np.asarray(values, dtype=float))
-    n = len(v)
-    i = np.arange(1, n + 1)
-    return np.array([(v * comb(i - 1, k - 1)).sum() / comb(n, k) for k in range(1, n + 1)])
+    v = np.sort(np.asarray(values, dtype=float), axis=-1)
+    return np.asarray(v @ _expectation_weights(v.shape[-1]))
+
+
+@cache
+def _expectation_weights(n: int) -> np.ndarray:
+    """C(i - 1, k - 1) / C(n, k) for i (rows) and k (columns) in 1 .. n, by logarithms: the binomials are huge."""
+    i, k = np.arange(1, n + 1)[:, None], np.arange(1, n + 1)[None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = _log_binomial(i - 1, k - 1) - _log_binomial(n, k)
+    return np.where(i >= k, np.exp(logs), 0.0)
+
+
+def _log_binomial(n: np.ndarray | int, k: np.ndarray) -> np.ndarray:
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
 
 
 def tuning_curve(table: pd.DataFrame) -> pd.DataFrame:
@@ -55,10 +67,7 @@ def tuning_curve(table: pd.DataFrame) -> pd.DataFrame:
         most = min(len(values) for values in groups)
         curve = np.mean([expected_best(values)[:most] for values in groups], axis=0)
         random = np.random.default_rng(_SEED)
-        again = [
-            np.mean([expected_best(random.choice(values, len(values)))[:most] for values in groups], axis=0)
-            for _ in range(BOOTSTRAPS)
-        ]
+        again = np.mean([expected_best(random.choice(v, (BOOTSTRAPS, len(v))))[:, :most] for v in groups], axis=0)
         low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
         stopped = (mine.status == "stopped").mean()
         rows += [(level, k + 1, curve[k], low[k], high[k], stopped) for k in range(most)]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import queue
 import shutil
-import subprocess
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benchmarks.browser import BROWSER, posted
 from orchestrator import RunOptions, Sweep
 from orchestrator.report import write_report
 from tests.conftest import TINY
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
 ]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --allow-file-access-from-files"
-)
 #: Runs in the page: scrolls through it, then posts what it saw.
 PROBE = """
 <script>
@@ -69,32 +58,6 @@ def page(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Path
     space = {**TINY, "scientific": scientific, "fixed": {**TINY["fixed"], "epochs": 4}, "replicates": 3}
     landscape = Sweep.from_space(space, home=home).run(RunOptions(local=True, tracking_uri="off"))
     return write_report(landscape, home / "report")
-
-
-def posted(folder: Path, name: str, flags: list[str], profile: Path) -> Any:
-    """Open a page of a folder in Chromium; what it posts to /result."""
-    results: queue.Queue[bytes] = queue.Queue()
-
-    class Handler(SimpleHTTPRequestHandler):
-        def do_POST(self) -> None:
-            results.put(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/{name}"
-        command = [str(BROWSER), *FLAGS.split(), f"--user-data-dir={profile}", "--remote-debugging-port=0", *flags, url]
-        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            return json.loads(results.get(timeout=100))
-        finally:
-            browser.kill()
-            browser.wait()
-            server.shutdown()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True)])
