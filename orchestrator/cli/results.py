@@ -72,17 +72,17 @@ def report(  # noqa: PLR0913 (options of a command)
 ) -> None:
     """Write the landscape as one self-contained HTML page, with the table as CSV and parquet beside it."""
     from orchestrator import Sweep
-    from orchestrator.report import write_paper, write_report
+    from orchestrator.report import Findings, write_paper, write_report
 
     if tracking_uri is not None:
         from orchestrator.tracking.fetch import fetch_sweep
 
         fetch_sweep(tracking_uri, name, Home.at(home))
     sweep = Sweep.stored(name, home, reading=True)
-    folder, landscape = to or sweep.folder.report, sweep.landscape()
+    folder, found = to or sweep.folder.report, Findings(sweep.landscape())
     with writing(folder):
-        out.print(str(write_report(landscape, folder)))
-        for path in write_paper(landscape, folder, latex=latex, figures=figures):
+        out.print(str(write_report(found, folder)))
+        for path in write_paper(found, folder, latex=latex, figures=figures):
             out.print(str(path))
 
 

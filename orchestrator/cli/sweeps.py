@@ -108,7 +108,7 @@ def status(name: NameArgument, home: HomeOption = None) -> None:
 def _run(sweep: Any, options: Any) -> None:
     """Run with progress on the screen, then say what came out and where it lies."""
     from orchestrator.describe import describe_end
-    from orchestrator.report import write_report
+    from orchestrator.report import Findings, write_report
 
     sweep.say = say
     started = time.monotonic()
@@ -118,7 +118,7 @@ def _run(sweep: Any, options: Any) -> None:
         command = f"lossatlas resume {sweep.plan.name} --home {sweep.home.path}"
         err.print(f"\ninterrupted; nothing that ended is lost. Continue with:\n  {command}")
         raise typer.Exit(130) from None
-    page = write_report(landscape, sweep.folder.report)
+    page = write_report(Findings(landscape), sweep.folder.report)
     sweep.log_report(options, page, landscape)
     for line in describe_end(sweep, landscape, page, time.monotonic() - started):
         out.print(escape(line))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.landscape.anova import effects
     from orchestrator.landscape.comparisons import compare, compare_tables
+    from orchestrator.landscape.pooled import pooled_iqm
     from orchestrator.landscape.power import minimum_detectable_effect
-    from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity
+    from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity, tunability
     from orchestrator.landscape.stopping import early_stopping_safety
-    from orchestrator.landscape.tuning import boundary_flags, robustness, tuning_curve
+    from orchestrator.landscape.tuning import boundary_flags, equal_search, robustness, tuning_curve
     from orchestrator.landscape.values import arm_values, cell_values, ranking
 
 __all__ = [
@@ -25,21 +26,25 @@ __all__ = [
     "compare_tables",
     "early_stopping_safety",
     "effects",
+    "equal_search",
     "factor_drops",
     "minimum_detectable_effect",
+    "pooled_iqm",
     "rank_stability",
     "ranking",
     "robustness",
     "sensitivity",
+    "tunability",
     "tuning_curve",
 ]
 _HOME = {
     "comparisons": ("compare", "compare_tables"),
     "anova": ("effects",),
+    "pooled": ("pooled_iqm",),
     "power": ("minimum_detectable_effect",),
-    "spread": ("factor_drops", "rank_stability", "sensitivity"),
+    "spread": ("factor_drops", "rank_stability", "sensitivity", "tunability"),
     "stopping": ("early_stopping_safety",),
-    "tuning": ("boundary_flags", "robustness", "tuning_curve"),
+    "tuning": ("boundary_flags", "equal_search", "robustness", "tuning_curve"),
     "values": ("arm_values", "cell_values", "ranking"),
 }
 

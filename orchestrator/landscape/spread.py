@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from orchestrator.landscape.values import arm_values, confirmed, levels_of, mean_interval
+from orchestrator.landscape.values import arm_values, confirmed, levels_of, mean_interval, tuned_validation
+from trainables.config import KNOBS
 
 Matrix = pd.DataFrame
 
@@ -62,6 +63,41 @@ def factor_drops(table: pd.DataFrame, factor: str = "optimizer", metric: str = "
         best, worst, *interval = _range(values)
         rows.append((level, best, worst, len(values.dropna()), *interval))
     return pd.DataFrame(rows, columns=["level", "best", "worst", "n", "drop", "low", "high"])
+
+
+def tunability(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """What an arm loses by keeping one of its knobs at one value instead of having it chosen with the others.
+
+    In every context the arm's representing cell is set against its best one (by `tune` validation) among those with
+    the knob at that value; differences are paired by replicate and averaged over contexts.
+
+    Returns:
+        level, knob, value, n, lost (0 where the value is the chosen one everywhere), low, high. A value that does not
+        exist in some context has no row.
+
+    Source: METHOD 9; Probst et al. 2019 (JMLR 20), tunability of one hyperparameter, there against a package default.
+    """
+    confirm, validation, rows = confirmed(table), tuned_validation(table), []
+    arms, contexts = arm_values(table, metric), list(table.attrs.get("contexts", []))
+    knobs = [name for name in KNOBS if name in table]
+    for level, owned in levels_of(table).items():
+        cells = confirm[confirm.cell.isin(owned)].drop_duplicates("cell")
+        mine = arms[arms.level == level]
+        for knob, value in ((name, v) for name in knobs for v in _several(cells[name])):
+            kept = {k: g.cell for k, g in _by_context(cells[cells[knob] == value], contexts)}
+            best = [validation.reindex(cells_there).idxmax() for cells_there in kept.values()]
+            if len(best) < len(mine):
+                continue
+            used = {"tuned": [c for members in mine.members for c in members], "kept": best}
+            values = _matrix(confirm, used, metric).dropna()
+            rows.append((level, knob, value, len(values), *mean_interval((values.tuned - values.kept).to_numpy())))
+    return pd.DataFrame(rows, columns=["level", "knob", "value", "n", "lost", "low", "high"])
+
+
+def _several(values: pd.Series) -> list[Any]:
+    """Distinct values of a knob, if an arm has several to choose from."""
+    distinct = sorted(values.dropna().unique())
+    return distinct if len(distinct) > 1 else []
 
 
 def rank_stability(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:

@@ -74,6 +74,23 @@ def tuning_curve(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["level", "draws", "expected", "low", "high", "stopped"])
 
 
+def equal_search(curve: pd.DataFrame) -> pd.DataFrame:
+    """Arms ranked at the same number of draws: an arm with more cells had more of them.
+
+    Args:
+        curve: Of `tuning_curve`.
+
+    Returns:
+        One row per level, best first: level, draws (k: as many as the arm with the fewest has, per context), expected,
+        low, high, of the best validation accuracy after k draws.
+
+    Source: METHOD 3 and 8.
+    """
+    k = curve.groupby("level").draws.max().min()
+    at_k = curve[curve.draws == k].sort_values("expected", ascending=False, ignore_index=True)
+    return pd.DataFrame(at_k, columns=["level", "draws", "expected", "low", "high"])
+
+
 def robustness(table: pd.DataFrame) -> pd.DataFrame:
     """How forgiving an arm is: share of the draws of its representing cells within one point of their best.
 

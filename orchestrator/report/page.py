@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.values import cell_values
 from orchestrator.report.caveats import caveats, how_to_reproduce
 from orchestrator.report.dictionary import write_dictionary
-from orchestrator.report.sections import Findings, headline, sections
+from orchestrator.report.findings import Findings, headline
+from orchestrator.report.sections import sections
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --paper: #fff; --line: #d9d9e0; --link: #0b57d0; }
@@ -39,18 +39,17 @@ document.querySelectorAll(".plot").forEach(plot => seen.observe(plot));
 """
 
 
-def write_report(landscape: Landscape, folder: Path) -> Path:
+def write_report(found: Findings, folder: Path) -> Path:
     """Write index.html and the data behind its figures; the path of the page.
 
     Args:
-        landscape: Of a sweep, finished or not.
+        found: On a sweep, finished or not.
         folder: Made if need be; files of the same names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = Findings(landscape)
     for name, frame in _data(found).items():
         _write(folder / f"{name}.csv", frame.to_csv(index=False))
-    write_dictionary(landscape.table, folder)
+    write_dictionary(found.table, folder)
     page = folder / "index.html"
     _write(page, "\n".join(_page(found)))
     return page
@@ -62,7 +61,7 @@ def _data(found: Findings) -> dict[str, pd.DataFrame]:
     if not found.ranked.empty:
         data |= {"comparisons": found.compared, "sensitivity": found.sensitivity}
         data |= {"effects": found.effects} if isinstance(found.effects, pd.DataFrame) else {}
-        data |= {"tuning": found.tuning} if found.landscape.plan.has_tune_stage else {}
+        data |= {"tuning": found.tuning, "tunability": found.tunability} if found.landscape.plan.has_tune_stage else {}
     return data
 
 

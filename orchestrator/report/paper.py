@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.values import cell_values
-from orchestrator.report.sections import Findings
+from orchestrator.report.findings import Findings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +35,8 @@ def escape(text: object) -> str:
     return "".join(_SPECIAL.get(character, character) for character in str(text))
 
 
-def write_paper(landscape: Landscape, folder: Path, *, latex: bool, figures: str | None) -> list[Path]:
+def write_paper(found: Findings, folder: Path, *, latex: bool, figures: str | None) -> list[Path]:
     """Write what was asked for into the report's folder; nothing while no cell is confirmed."""
-    found = Findings(landscape)
     if found.ranked.empty:
         return []
     tables = [write_latex(found, folder)] if latex else []

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.browser import BROWSER, posted
 from orchestrator import RunOptions, Sweep
-from orchestrator.report import write_report
+from orchestrator.report import Findings, write_report
 from tests.conftest import TINY
 
 pytestmark = [
@@ -57,7 +57,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Path
     scientific = {"loss": ["ce", "kl", "gift"], "temperature": [1, 4], "optimizer": ["adamw", "sgd"]}
     space = {**TINY, "scientific": scientific, "fixed": {**TINY["fixed"], "epochs": 4}, "replicates": 3}
     landscape = Sweep.from_space(space, home=home).run(RunOptions(local=True, tracking_uri="off"))
-    return write_report(landscape, home / "report")
+    return write_report(Findings(landscape), home / "report")
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True)])

@@ -20,7 +20,7 @@ from orchestrator import RunOptions, Sweep
 from orchestrator.journal import read_journal
 from orchestrator.landscape.values import cell_values
 from orchestrator.prepare import prepare_data
-from orchestrator.report import write_report
+from orchestrator.report import Findings, write_report
 from tests.integration import REAL_PARTS
 
 pytestmark = [*REAL_PARTS, pytest.mark.filterwarnings("ignore::UserWarning:ray")]
@@ -326,7 +326,7 @@ def test_a_team_with_the_tracker_alone_gets_the_same_table_and_report(
     sweep = Sweep.from_space(tiny, home=home)
     landscape = sweep.run(RunOptions(local=True))
     table = landscape.table
-    sweep.log_report(RunOptions(), write_report(landscape, sweep.folder.report), landscape)
+    sweep.log_report(RunOptions(), write_report(Findings(landscape), sweep.folder.report), landscape)
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=sweep.home.store_uri)

@@ -16,7 +16,7 @@ from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effec
 from orchestrator.landscape.stopping import early_stopping_safety, rung_table, summarise_stopping
 from orchestrator.landscape.values import arm_values, cell_values, levels_of, mean_interval, ranking
 from orchestrator.plan import Plan
-from orchestrator.report import write_paper, write_report
+from orchestrator.report import Findings, write_paper, write_report
 from orchestrator.report.figures import heatmap_figure, profile_figure, ranking_figure
 from search_spaces import load_space
 
@@ -215,7 +215,7 @@ def test_a_report_of_a_sweep_that_has_just_begun_says_so(tiny: dict[str, Any], t
     from orchestrator.table import tidy_table
 
     plan = Plan("tiny", load_space(tiny), "cpu")
-    page = write_report(Landscape(plan, tidy_table(plan, []), [], {}), tmp_path)
+    page = write_report(Findings(Landscape(plan, tidy_table(plan, []), [], {})), tmp_path)
     text = page.read_text()
     assert "No cell has been confirmed yet" in text
     assert "24 of 24 planned trials are pending" in text
@@ -297,13 +297,13 @@ def stored_landscape(table: pd.DataFrame) -> Landscape:
 
 def test_latex_escapes_names_and_prints_a_bold_winner_only_where_it_differs(tmp_path: Path) -> None:
     landscape = stored_landscape(synthetic({"kl1": 0.9, "ce": 0.7}))
-    (path,) = write_paper(landscape, tmp_path, latex=True, figures=None)
+    (path,) = write_paper(Findings(landscape), tmp_path, latex=True, figures=None)
     text = path.read_text()
     assert r"\textbf{89.74" in text
     assert r"kl = soft\_ce" in text
     assert text.count(r" \\") == 3, "a head and two arms"
     alike = stored_landscape(synthetic({"kl1": 0.9, "ce": 0.9}))
-    assert "textbf" not in write_paper(alike, tmp_path, latex=True, figures=None)[0].read_text()
+    assert "textbf" not in write_paper(Findings(alike), tmp_path, latex=True, figures=None)[0].read_text()
 
 
 @pytest.mark.parametrize("kind", ["pdf", "png"])
@@ -311,14 +311,14 @@ def test_figures_for_papers_are_files(kind: str, tmp_path: Path) -> None:
     table = synthetic({"kl1": 0.8, "kl2": 0.9, "ce": 0.7}).assign(temperature=math.nan, refinement=math.nan)
     table.loc[table.cell == "kl1", ["temperature", "refinement"]] = [1.0, 0.0]
     table.loc[table.cell == "kl2", ["temperature", "refinement"]] = [4.0, 0.0]
-    written = write_paper(stored_landscape(table), tmp_path, latex=False, figures=kind)
+    written = write_paper(Findings(stored_landscape(table)), tmp_path, latex=False, figures=kind)
     assert [path.name for path in written] == [f"ranking.{kind}", f"plane.{kind}", f"tuning.{kind}"]
     assert all(path.stat().st_size > 3000 for path in written)
 
 
 def test_the_report_writes_a_typed_table_and_says_what_its_columns_mean(tmp_path: Path) -> None:
     landscape = stored_landscape(synthetic({"kl1": 0.9, "ce": 0.7}))
-    write_report(landscape, tmp_path)
+    write_report(Findings(landscape), tmp_path)
     stored = pd.read_parquet(tmp_path / "landscape.parquet")
     assert len(stored) == len(landscape.table)
     assert stored.test_accuracy.mean() == pytest.approx(landscape.table.test_accuracy.mean())
@@ -367,11 +367,11 @@ def test_the_statistics_can_be_imported_from_one_place() -> None:
 def test_the_best_evaluation_of_the_literature_is_a_column_of_its_own(tmp_path: Path) -> None:
     table = synthetic({"kl1": 0.9, "ce": 0.7})
     landscape = stored_landscape(table.assign(test_accuracy_max=table.test_accuracy + 0.05))
-    page = write_report(landscape, tmp_path / "paper").read_text()
+    page = write_report(Findings(landscape), tmp_path / "paper").read_text()
     assert "best of all evaluations" in page
     mean = 100 * table[(table.cell == "ce") & (table.stage == "confirm")].test_accuracy.mean()
     assert f"{mean + 5:.2f} %" in page
     assert f"{mean:.2f} %" in page
-    plain = write_report(stored_landscape(table), tmp_path / "tuned").read_text()
+    plain = write_report(Findings(stored_landscape(table)), tmp_path / "tuned").read_text()
     assert "best of all evaluations" not in plain
     assert "loss explains" not in plain, "one factor explains all, which says nothing"
