@@ -17,6 +17,7 @@ from orchestrator.landscape.stopping import early_stopping_safety, rung_table, s
 from orchestrator.landscape.values import arm_values, cell_values, levels_of, mean_interval, ranking
 from orchestrator.plan import Plan
 from orchestrator.report import Findings, write_paper, write_report
+from orchestrator.report.findings import headline
 from orchestrator.report.figures import heatmap_figure, profile_figure, ranking_figure
 from search_spaces import load_space
 
@@ -375,3 +376,21 @@ def test_the_best_evaluation_of_the_literature_is_a_column_of_its_own(tmp_path: 
     plain = write_report(Findings(stored_landscape(table)), tmp_path / "tuned").read_text()
     assert "best of all evaluations" not in plain
     assert "loss explains" not in plain, "one factor explains all, which says nothing"
+
+
+def test_arms_that_chose_the_same_cells_are_named(tmp_path: Path) -> None:
+    table = synthetic({"kl1": 0.7, "kl2": 0.9, "ce": 0.7})
+    table.loc[table.cell == "kl2", "arms"] += "|warm"
+    page = write_report(Findings(stored_landscape(table)), tmp_path).read_text()
+    assert "kl = soft_ce and warm are represented by the same cells" in page
+
+
+@pytest.mark.parametrize(("chosen", "warned"), [(3, True), (1, False)])
+def test_the_headline_warns_of_draws_at_the_edge_of_their_range(chosen: int, warned: bool) -> None:
+    table = synthetic({"kl1": 0.7, "ce": 0.8})
+    tune = table[table.stage == "tune"]
+    more = [tune.assign(draw=draw, val_accuracy=0.1) for draw in (2, 3)]
+    table = pd.concat([table, *more], ignore_index=True)
+    table.loc[table.stage == "confirm", "draw"] = chosen
+    text = headline(Findings(stored_landscape(table)))
+    assert ("In 2 of 2 cases the chosen lr is the lowest or highest" in text) == warned

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity
-from orchestrator.landscape.tuning import boundary_flags, expected_best, robustness, tuning_curve
+from orchestrator.landscape.pooled import pooled_iqm
+from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity, tunability
+from orchestrator.landscape.tuning import boundary_flags, equal_search, expected_best, robustness, tuning_curve
 
 LRS = (0.001, 0.01, 0.1, 1.0)
 
@@ -131,3 +132,48 @@ def test_rankings_that_agree_have_a_tau_of_one() -> None:
     assert stability.pairs.to_dict() == {"replicates": 6, "optimizer": 1}
     crossed = landscape({**TRUTH, ("kl", "sgd"): [0.1, 0.1, 0.1, 0.2]}, best=BEST)
     assert rank_stability(crossed).set_index("between").tau["optimizer"] == -1
+
+
+def test_equal_search_ranks_after_as_many_draws_as_the_arm_with_the_fewest_has() -> None:
+    """ce has 2 draws per optimizer: 0.6. kl after 2 of 4: (4.6 / 6 + 4.4 / 6) / 2 = 0.75, by the six pairs."""
+    few = {**TRUTH, ("ce", "adamw"): [0.4, 0.6], ("ce", "sgd"): [0.3, 0.6]}
+    table = landscape(few, best={**BEST, ("ce", "sgd"): 1})
+    ranked = equal_search(tuning_curve(table))
+    assert ranked.level.tolist() == ["kl", "ce"]
+    assert ranked.draws.tolist() == [2, 2]
+    assert ranked.expected.tolist() == pytest.approx([0.75, 0.6])
+
+
+def knobs() -> pd.DataFrame:
+    """One arm whose best temperature differs between optimizers; 20 is there under adamw alone."""
+    truth = {("1", "adamw"): 0.5, ("4", "adamw"): 0.9, ("20", "adamw"): 0.7, ("1", "sgd"): 0.8, ("4", "sgd"): 0.6}
+    table = landscape({cell: [0.1, value] for cell, value in truth.items()}, best=dict.fromkeys(truth, 1))
+    table["temperature"] = table.loss.astype(float)
+    return table.assign(loss="kl", arms="kl")
+
+
+def test_tunability_is_what_keeping_a_knob_at_a_value_costs() -> None:
+    """Chosen: 4 under adamw (0.9), 1 under sgd (0.8): 0.85. Kept at 1: 0.65; at 4: 0.75; 20 is not there under sgd."""
+    found = tunability(knobs())
+    assert found[["level", "knob", "value", "n"]].to_numpy().tolist() == [
+        ["kl", "temperature", 1.0, 4],
+        ["kl", "temperature", 4.0, 4],
+    ]
+    assert found.lost.tolist() == pytest.approx([0.2, 0.1])
+    assert found.low.tolist() == pytest.approx([0.2, 0.1])
+    assert tunability(TABLE).empty, "no arm has a knob"
+
+
+def test_pooling_over_datasets_is_the_interquartile_mean_of_all_runs() -> None:
+    """kl: 0.901 to 0.904 and 0.801 to 0.804; without two at either end (0.803 + 0.804 + 0.901 + 0.902) / 4."""
+    table = TABLE.rename(columns={"optimizer": "dataset"})
+    table.attrs["contexts"] = ["dataset"]
+    pooled = pooled_iqm(table).set_index("level")
+    assert pooled.iqm["kl"] == pytest.approx(0.8525)
+    assert pooled.iqm["ce"] == pytest.approx(0.6025)
+    assert pooled.n.tolist() == [8, 8]
+    assert pooled.low["kl"] < 0.8525 < pooled.high["kl"]
+    assert pooled.low["ce"] >= 0.601
+    partly = table[(table.loss != "ce") | (table.dataset == "sgd")]
+    partly.attrs = table.attrs
+    assert pooled_iqm(partly).level.tolist() == ["kl"], "an arm that lacks a dataset is not ranked with the others"
