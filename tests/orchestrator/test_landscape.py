@@ -17,8 +17,8 @@ from orchestrator.landscape.stopping import early_stopping_safety, rung_table, s
 from orchestrator.landscape.values import arm_values, cell_values, levels_of, mean_interval, ranking
 from orchestrator.plan import Plan
 from orchestrator.report import Findings, write_paper, write_report
-from orchestrator.report.findings import headline
 from orchestrator.report.figures import heatmap_figure, profile_figure, ranking_figure
+from orchestrator.report.findings import headline
 from search_spaces import load_space
 
 
