@@ -23,26 +23,31 @@ Matrix = pd.DataFrame
 def sensitivity(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     """Range over arms, each at its own draw and all at one shared draw, in every context.
 
-    At the shared draw the confirmed trials count where `confirm` includes `shared`. Else the range is that of `tune`
-    validation at the draw with the best mean over cells, without an interval, and cells that early stopping or
-    divergence kept from full budget there are left out.
+    Arms are represented by the same cells both times. At the shared draw the confirmed trials count where `confirm`
+    includes `shared`. Else both ranges of the gap are those of `tune` validation, at the draw with the best mean over
+    cells, without intervals, and cells that early stopping or divergence kept from full budget there are left out.
 
     Returns:
-        contexts; best, worst (arms); tuned, tuned_low, tuned_high: range at own draws; shared, shared_low, shared_high;
-        gap: shared - tuned, what was learning rate; source ("confirm" or "tune") and left_out of the shared range.
+        contexts; best, worst (arms); tuned, tuned_low, tuned_high: range at own draws; shared_best, shared_worst, shared,
+        shared_low, shared_high: the same at the shared draw; gap, gap_low, gap_high: shared - tuned, paired; source
+        ("confirm" or "tune") and left_out (cells) of the shared range.
 
     Source: METHOD 7. Intervals are of the difference between the two arms that are best and worst on average; being
-    chosen for that makes the range too large where arms hardly differ.
+    chosen for that makes a range too large where arms hardly differ.
     """
     contexts = list(table.attrs.get("contexts", []))
     rows = []
     for key, arms in _by_context(arm_values(table, metric), contexts):
-        values = _matrix(confirmed(table), dict(zip(arms.level, arms.members, strict=True)), metric)
+        members = dict(zip(arms.level, arms.members, strict=True))
+        values = _matrix(confirmed(table), members, metric)
         best, worst, *own = _range(values)
         row = dict(zip(contexts, key, strict=True)) | {"best": best, "worst": worst}
         row |= dict(zip(("tuned", "tuned_low", "tuned_high"), own, strict=True))
-        shared = _shared_range(table, contexts, key, metric)
-        rows.append(row | shared | {"gap": shared["shared"] - own[0]})
+        here = table[table.cell.isin([cell for cells in members.values() for cell in cells])]
+        shared = _matrix(_shared_rows(here), members, metric).dropna(axis=1, how="all")
+        rows.append(
+            row | (_shared_range(values, shared) if shared.shape[1] > 1 else _shared_in_tune(here, table, members))
+        )
     return pd.DataFrame(rows)
 
 
@@ -144,32 +149,59 @@ def _range(values: Matrix) -> tuple[str, str, float, float, float]:
     return best, worst, *mean_interval((values[best] - values[worst]).dropna().to_numpy())
 
 
-def _shared_range(table: pd.DataFrame, contexts: list[str], key: tuple[Any, ...], metric: str) -> dict[str, Any]:
-    """Range over arms at the draw that all share."""
-    here = table
-    for name, value in zip(contexts, key, strict=True):
-        here = here[here[name].isna() if pd.isna(value) else here[name] == value]
+def _shared_rows(here: pd.DataFrame) -> pd.DataFrame:
+    """Confirmed trials of the shared draw."""
     rows = here[(here.stage == "confirm") & (here.status == "finished")]
-    rows = rows[rows.selected.str.contains("shared")] if "selected" in rows else rows.iloc[:0]
-    if len(rows):
-        values = _matrix(rows, levels_of(here), metric)
-        _, _, spread, low, high = _range(values)
-        return {"shared": spread, "shared_low": low, "shared_high": high, "source": "confirm", "left_out": 0}
-    return _shared_in_tune(here)
+    return rows[rows.selected.str.contains("shared")] if "selected" in rows else rows.iloc[:0]
 
 
-def _shared_in_tune(here: pd.DataFrame) -> dict[str, Any]:
-    """Range of validation at the draw with the best mean over cells, of cells that got to the end there."""
-    nothing = {"shared": math.nan, "shared_low": math.nan, "shared_high": math.nan, "source": "none", "left_out": 0}
+def _shared_range(own: Matrix, shared: Matrix) -> dict[str, Any]:
+    """Range over arms at the shared draw, and by how much it differs from that at own draws, replicate by replicate."""
+    own = own[list(shared)]
+    best, worst, spread, low, high = _range(shared)
+    own_best, own_worst, *_ = _range(own)
+    differences = (shared[best] - shared[worst]) - (own[own_best] - own[own_worst])
+    gap, gap_low, gap_high = mean_interval(differences.dropna().to_numpy())
+    return {
+        "shared_best": best,
+        "shared_worst": worst,
+        "shared": spread,
+        "shared_low": low,
+        "shared_high": high,
+        "gap": gap,
+        "gap_low": gap_low,
+        "gap_high": gap_high,
+        "source": "confirm",
+        "left_out": 0,
+    }
+
+
+def _shared_in_tune(here: pd.DataFrame, table: pd.DataFrame, members: Mapping[str, Any]) -> dict[str, Any]:
+    """Ranges of validation: at the draw with the best mean over cells, of arms whose cells got to the end there."""
+    missing = ("shared", "shared_low", "shared_high", "gap", "gap_low", "gap_high")
+    nothing = dict.fromkeys(missing, math.nan) | {
+        "shared_best": "",
+        "shared_worst": "",
+        "source": "none",
+        "left_out": 0,
+    }
     tune = here[(here.stage == "tune") & here.status.isin(["finished", "stopped"]) & here.val_accuracy.notna()]
     if tune.empty:
         return nothing
     draw = tune.groupby("draw").val_accuracy.mean().idxmax()
     ended = tune[(tune.draw == draw) & (tune.status == "finished") & ~tune.diverged.astype(bool)]
-    values = ended.groupby("cell").val_accuracy.mean()
-    arms = {level: values.reindex(cells).max() for level, cells in levels_of(here).items()}
-    known = [value for value in arms.values() if not math.isnan(value)]
+    there, chosen = ended.groupby("cell").val_accuracy.mean(), tuned_validation(table)
+    arms = {level: there.reindex(list(cells)).mean() for level, cells in members.items()}
+    known = {level: value for level, value in arms.items() if not math.isnan(value)}
     if len(known) < 2:
         return nothing
-    left_out = here.cell.nunique() - len(values)
-    return nothing | {"shared": max(known) - min(known), "source": "tune", "left_out": left_out}
+    own = [chosen.reindex(list(members[level])).mean() for level in known]
+    spread = max(known.values()) - min(known.values())
+    return nothing | {
+        "shared_best": max(known, key=lambda level: known[level]),
+        "shared_worst": min(known, key=lambda level: known[level]),
+        "shared": spread,
+        "gap": spread - (max(own) - min(own)),
+        "source": "tune",
+        "left_out": here.cell.nunique() - len(there),
+    }

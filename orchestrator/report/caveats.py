@@ -46,14 +46,14 @@ def _of_data(about: Mapping[str, Any], *, error: float) -> Iterator[str]:
     yield (
         f"Conclusions hold for this distilled set ({made}, {about['n_distilled']} images), {labels}, this bank of "
         f"{about['views']} views, this split, and these {about['n_test']} test images (binomial standard error "
-        f"{standard_error:.2%})."
+        f"{100 * standard_error:.2f} points at the mean accuracy of all cells; in no interval here)."
     )
     held_out = f"Draws and cells were chosen on {about['n_validation']} validation images, held out from the "
     if about.get("validation_from", "train") == "train":
         yield held_out + (
             "training split; a teacher or distilled set that was made elsewhere may have seen them."
             if made not in ("random", "rded")
-            else "training split of teacher and distilled set."
+            else "training split: neither the teacher nor the distilled set was made from them."
         )
     else:
         yield held_out + "evaluation split (there is no training split); the rest of it is the test split."

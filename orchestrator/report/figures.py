@@ -11,12 +11,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.landscape.values import arm_values, cell_values, ranking
+from orchestrator.report.html import context_name
 
 _INK = "#8a8f98"  # readable on white and on near-black
 _GRID = "rgba(138, 143, 152, 0.25)"
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol, colour-blind safe
 _DASHES = ("solid", "dash", "dot")  # when there are more lines than colours
+_SYMBOLS = ("diamond-open", "square-open", "triangle-up-open", "cross-open", "star-open", "pentagon-open")
 _SCALE = "Viridis"
+#: A logarithmic axis has no 0; an error of 0 is drawn here, in %.
+_LEAST_ERROR = 0.05
 PANELS_PER_ROW = 3
 
 
@@ -42,8 +46,9 @@ def ranking_figure(table: pd.DataFrame) -> go.Figure:
             x=100 * group["mean"],
             y=group.level,
             mode="markers",
-            marker={"size": 8, "symbol": "diamond-open", "color": _COLOURS[1 + number % 6]},
-            name=_context_name(key),
+            error_x={"array": 100 * (group.high - group["mean"]), "color": _INK, "thickness": 1, "width": 3},
+            marker={"size": 8, "symbol": _SYMBOLS[number % len(_SYMBOLS)], "color": _COLOURS[1 + number % 6]},
+            name=context_name(key),
             customdata=group[["cell"]],
             hovertemplate="%{y}: %{x:.2f} %<br>%{customdata[0]}<extra></extra>",
         )
@@ -66,7 +71,7 @@ def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
         rows=len(rows),
         cols=len(losses),
         column_titles=losses,
-        row_titles=[_context_name(key) for key, _ in rows],
+        row_titles=[context_name(key) for key, _ in rows],
         horizontal_spacing=min(0.03, 0.5 / len(losses)),
         vertical_spacing=min(0.12, 0.5 / len(rows)),
         column_widths=[
@@ -80,9 +85,16 @@ def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
     figure.update_yaxes(title="w", showticklabels=True, col=1)
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_xaxes(title="T", row=len(rows))
-    low, high = 100 * values["mean"].min(), 100 * values["mean"].max()
+    low, high = _colour_range(100 * values["mean"].dropna())
     figure.update_layout(coloraxis={"colorscale": _SCALE, "cmin": low, "cmax": high, "colorbar": {"title": "test, %"}})
     return _styled(figure, height=120 + 180 * len(rows))
+
+
+def _colour_range(values: pd.Series) -> tuple[float, float]:
+    """Ends of the colour scale: a few cells far below the rest must not make all others look alike."""
+    if values.empty:
+        return 0.0, 100.0
+    return max(values.min(), 4 * values.median() - 3 * values.max()), float(values.max())
 
 
 def _heatmap(cells: pd.DataFrame) -> go.Heatmap:
@@ -113,7 +125,7 @@ def _tick(value: float) -> str:
 
 
 def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> go.Figure:
-    """Validation against a nuisance factor in `tune`, one line per arm (its representing cell), one panel per context."""
+    """Validation error against a nuisance factor in `tune`, one line per arm (its representing cell), one panel per context."""
     arms = arm_values(table)
     contexts = list(table.attrs.get("contexts", []))
     panels = _by_context(arms, contexts)
@@ -122,7 +134,7 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[_context_name(key) for key, _ in panels],
+        subplot_titles=[context_name(key) for key, _ in panels],
         shared_yaxes=True,
         horizontal_spacing=0.05,
         vertical_spacing=min(0.12, 0.5 / rows),
@@ -137,11 +149,12 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
             for trace in _profile(draws, factor, row["level"], colour, chosen.get(row["cell"])):
                 figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and number == 0), **place)
     if (tune[factor] > 0).all():
-        figure.update_xaxes(type="log")
+        figure.update_xaxes(type="log", dtick="D2")
         figure.update_xaxes(title=f"{factor} (log scale)", row=rows)
     else:
         figure.update_xaxes(title=factor, row=rows)
-    figure.update_yaxes(title="validation accuracy, %", col=1)
+    figure.update_yaxes(type="log", dtick="D2", autorange="reversed")
+    figure.update_yaxes(title="validation error, %", col=1)
     return _styled(figure, height=140 + 300 * rows)
 
 
@@ -150,20 +163,18 @@ def _by_context(frame: pd.DataFrame, contexts: Sequence[str]) -> list[tuple[Any,
     return list(frame.groupby(list(contexts), sort=False, dropna=False)) if contexts else [((), frame)]
 
 
-def _context_name(key: Sequence[Any]) -> str:
-    return ", ".join("–" if pd.isna(value) else str(value) for value in key)
-
-
 def _profile(draws: pd.DataFrame, factor: str, level: str, colour: str, chosen: object) -> Iterator[go.Scatter]:
     """A line through the draws that ended (the chosen one a star), and a cross for each that was stopped."""
-    hover = "%{customdata[2]}<br>%{x:.3g}: %{y:.2f} % after %{customdata[1]} epochs (%{customdata[0]})<extra></extra>"
+    hover = (
+        "%{customdata[2]}<br>%{x:.3g}: error %{y:.2f} % after %{customdata[1]} epochs (%{customdata[0]})<extra></extra>"
+    )
     for status, mode in (("finished", "lines+markers"), ("stopped", "markers")):
         mine = draws[draws.status == status]
         stars = [draw == chosen for draw in mine.draw]
         plain = "circle" if status == "finished" else "x-thin-open"
         yield go.Scatter(
             x=mine[factor],
-            y=100 * mine.val_accuracy,
+            y=_error(mine.val_accuracy),
             mode=mode,
             name=level,
             legendgroup=level,
@@ -180,7 +191,7 @@ def _profile(draws: pd.DataFrame, factor: str, level: str, colour: str, chosen: 
 
 
 def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
-    """Validation accuracy by epoch in `confirm`: mean over replicates and contexts of each arm's representing cells.
+    """Validation error by epoch in `confirm`: mean over replicates and contexts of each arm's representing cells.
 
     Args:
         curves: Columns level, epoch, mean, low, high.
@@ -189,14 +200,11 @@ def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
     figure = go.Figure()
     for number, level in enumerate(levels):
         mine = curves[curves.level == level]
-        colour = _COLOURS[number % len(_COLOURS)]
-        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": level}
-        figure.add_scatter(x=mine.epoch, y=100 * mine.high, **band)
-        figure.add_scatter(x=mine.epoch, y=100 * mine.low, fill="tonexty", fillcolor=_faint(colour), **band)
+        figure.add_traces(list(_band(mine.epoch, _error(mine.low), _error(mine.high), level, number)))
         line = _line(number)
-        figure.add_scatter(x=mine.epoch, y=100 * mine["mean"], mode="lines", line=line, name=level, legendgroup=level)
+        figure.add_scatter(x=mine.epoch, y=_error(mine["mean"]), mode="lines", line=line, name=level, legendgroup=level)
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title="validation accuracy, %")
+    figure.update_yaxes(title="validation error, %", type="log", dtick="D2", autorange="reversed")
     return _styled(figure, height=440)
 
 
@@ -238,18 +246,35 @@ def tuning_figure(curve: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
     figure = go.Figure()
     for number, level in enumerate(levels):
         mine = curve[curve.level == level]
+        figure.add_traces(list(_band(mine.draws, 100 * mine.low, 100 * mine.high, level, number)))
         figure.add_scatter(
             x=mine.draws,
             y=100 * mine.expected,
             mode="lines+markers",
             name=level,
+            legendgroup=level,
             line=_line(number),
             customdata=100 * mine[["low", "high"]].to_numpy(),
             hovertemplate="%{x} draws: %{y:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}]",
         )
-    figure.update_xaxes(title="draws k", type="log" if len(curve) and curve.draws.max() > 10 else "linear")
+    figure.update_xaxes(title="draws k")
+    if len(curve) and curve.draws.max() > 10:
+        figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title="expected best validation accuracy, %")
     return _styled(figure, height=440)
+
+
+def _error(accuracy: pd.Series) -> pd.Series:
+    """Error in %, for a logarithmic axis."""
+    return (100 * (1 - accuracy)).clip(lower=_LEAST_ERROR)
+
+
+def _band(x: pd.Series, low: pd.Series, high: pd.Series, level: str, number: int) -> Iterator[go.Scatter]:
+    """The area between two lines, two traces, in the colour of arm `number`."""
+    quiet = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": level}
+    yield go.Scatter(x=x, y=high, **quiet)
+    fill = _faint(_COLOURS[number % len(_COLOURS)])
+    yield go.Scatter(x=x, y=low, fill="tonexty", fillcolor=fill, **quiet)
 
 
 def _line(number: int) -> dict[str, Any]:

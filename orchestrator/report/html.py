@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 
-def figure(drawing: go.Figure, caption: str, label: str) -> str:
+def figure(drawing: go.Figure, caption: str, label: str, *, wide: bool = False) -> str:
     """A figure with its caption.
 
     Args:
         drawing: Of plotly; its layout says how high it is.
         caption: HTML; what it shows and where its data are.
         label: What a screen reader says.
+        wide: Has panels that need 720 pixels; on a phone it is scrolled.
     """
     data = drawing.to_json().replace("</", "<\\/")
     return (
-        f"<figure><div class='plot' role='img' aria-label='{html.escape(label, quote=True)}' "
+        f"<figure class='{'wide' if wide else 'narrow'}'><div class='plot' role='img' aria-label='{html.escape(label, quote=True)}' "
         f"style='height:{drawing.layout.height}px'></div><script type='application/json'>{data}</script>"
         f"<figcaption>{caption}</figcaption></figure>"
     )
@@ -30,6 +32,11 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     top = "".join(f"<th scope='col'>{html.escape(str(title))}</th>" for title in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(x))}</td>" for x in row) + "</tr>" for row in rows)
     return f"<div class='wide' tabindex='0'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def context_name(values: Iterable[Any]) -> str:
+    """A context in words: the values of its factors."""
+    return ", ".join("–" if pd.isna(value) else str(value) for value in values) or "all"
 
 
 def percent(value: float) -> str:

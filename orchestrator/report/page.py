@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 from orchestrator.landscape.values import cell_values
 from orchestrator.report.caveats import caveats, how_to_reproduce
 from orchestrator.report.dictionary import write_dictionary
-from orchestrator.report.findings import Findings, headline
+from orchestrator.report.findings import Findings
+from orchestrator.report.headline import headline, qualifications
 from orchestrator.report.sections import sections
 
 _STYLE = """
@@ -22,11 +23,24 @@ _STYLE = """
   :root { --ink: #edeef0; --soft: #a1a5ad; --paper: #111316; --line: #34373d; --link: #8ab4f8; } }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1100px; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { margin-top: 2.5rem; } p.lead { font-size: 1.1rem; } a { color: var(--link); }
-.soft, figcaption { color: var(--soft); } figure { margin: 1rem 0; overflow-x: auto; } figure > .plot { min-width: 720px; }
-table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+.soft, figcaption { color: var(--soft); } figure { margin: 1rem 0; overflow-x: auto; } figure.wide > .plot { min-width: 720px; }
+table { border-collapse: collapse; font-size: .9rem; margin: 1.5rem 0 .5rem; } td, th { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; } .wide { overflow-x: auto; } code { font-size: .9em; }
-nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; } :focus-visible { outline: 2px solid var(--link); }
+dt { font-weight: 600; } summary { cursor: pointer; color: var(--link); } nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; } :focus-visible { outline: 2px solid var(--link); }
 """
+#: The words of the page; spelled out once, folded away.
+_GLOSSARY = """<details><summary>Words</summary><dl>
+<dt>arm</dt><dd>A loss as the space names it; it may own several cells. Equations: <code>lossatlas losses</code>.</dd>
+<dt>cell</dt><dd>One combination of loss, its knobs (temperature T, refinement w: the weight of the hard label in the target,
+and others) and the context. A knob that a loss lacks is empty.</dd>
+<dt>context</dt><dd>What no loss owns: optimizer, student, dataset.</dd>
+<dt>draw</dt><dd>One setting of what is tuned, such as the learning rate; the same draws for every cell.</dd>
+<dt>tune, confirm</dt><dd>Tune trains every draw of a cell on seeds of its own and judges by validation images. Confirm trains
+the chosen draw again, on fresh seeds, and looks at the test images once, at the end.</dd>
+<dt>n, replicate, seed</dt><dd>Confirm trainings per cell; the same seeds in every cell, so that differences are paired.</dd>
+<dt>points</dt><dd>Differences of accuracies in percent.</dd></dl>
+<p>Columns of the data: <a href='dictionary.html'>dictionary.html</a>; the whole table, typed:
+<a href='landscape.parquet'>landscape.parquet</a>.</p></details>"""
 #: Figures are drawn when they come into view, so that a page with many opens at once.
 _DRAW = """
 const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(e => {
@@ -83,7 +97,9 @@ def _page(found: Findings) -> Iterator[str]:
     if found.ranked.empty:
         yield "<p class='lead'>No cell has been confirmed yet; run <code>lossatlas resume</code> and look again.</p>"
     else:
-        yield f"<p class='lead'>{headline(found)}</p>"
+        yield f"<p class='lead'>{headline(found)}</p><ul class='soft'>"
+        yield from (f"<li>{sentence}</li>" for sentence in qualifications(found))
+        yield f"</ul>{_GLOSSARY}"
         yield from _main(found)
     yield "<h2 id='caveats'>Caveats</h2><ul>"
     yield from (f"<li>{html.escape(text)}</li>" for text in caveats(landscape))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from orchestrator.landscape.stopping import StoppingSummary, early_stopping_safety, rung_table, summarise_stopping
 from orchestrator.report.figures import profile_figure, tuning_figure
 from orchestrator.report.findings import Findings
-from orchestrator.report.html import figure, grid, interval, percent, points
+from orchestrator.report.html import context_name, figure, grid, interval, percent, points
+
+#: Below this many audits their share says next to nothing.
+ENOUGH_AUDITS: Final = 20
 
 
 def tuning(found: Findings) -> Iterator[str]:
@@ -23,9 +26,11 @@ def tuning(found: Findings) -> Iterator[str]:
         name = html.escape(factor.name)
         yield figure(
             profile_figure(found.table, factor.name, levels),
-            f"Validation accuracy in the tune stage against {name}. A star is the chosen draw, a cross a trial that early "
-            "stopping ended. Data: <a href='table.csv'>table.csv</a>.",
-            f"Validation accuracy against {name}",
+            f"Validation error in the tune stage against {name}, for the cell that represents each arm; up is better. A star "
+            "is the chosen draw. A cross is a trial that early stopping ended, at the error it had then, which is not comparable "
+            "with that of trials that ended. Data: <a href='table.csv'>table.csv</a>.",
+            f"Validation error against {name}",
+            wide=True,
         )
     yield from _own_or_shared(found)
     yield from _equal_search(found)
@@ -34,28 +39,31 @@ def tuning(found: Findings) -> Iterator[str]:
 
 def _own_or_shared(found: Findings) -> Iterator[str]:
     """The range over losses at own draws and at one draw for all."""
-    ranges, contexts = found.sensitivity, found.table.attrs.get("contexts", [])
+    contexts = found.table.attrs.get("contexts", [])
     rows = [
         (
-            ", ".join(str(row[name]) for name in contexts) or "all",
+            context_name([row[name] for name in contexts]),
             f"{row['best']}, {row['worst']}",
-            points(row["tuned"]),
-            interval(row["tuned_low"], row["tuned_high"]),
-            points(row["shared"]),
-            interval(row["shared_low"], row["shared_high"]),
+            _ranged(row, "tuned"),
+            f"{row['shared_best']}, {row['shared_worst']}",
+            _ranged(row, "shared"),
+            _ranged(row, "gap"),
             {"confirm": "test", "tune": "validation", "none": "–"}[row["source"]],
         )
-        for row in ranges.to_dict("records")
+        for row in found.sensitivity.to_dict("records")
     ]
-    head = ("context", "best, worst", "range, own draws", "95 % interval", "range, shared draw", "95 % interval", "on")
-    yield grid(head, rows)
+    yield grid(("context", "best, worst", "range, own draws", "best, worst", "range, one draw", "gap", "of"), rows)
     yield (
-        "<p class='soft'>Range over losses (best minus worst, points) when each loss has its own best draw, and when all "
-        "have the one draw that is best for them on average: the gap is sensitivity to the learning rate, not to the "
-        "loss. <code>confirm: [best, shared]</code> gives the second one test accuracies and an interval. Being chosen as "
-        "best and worst makes a range larger than it is where losses hardly differ. Data: "
-        "<a href='sensitivity.csv'>sensitivity.csv</a>.</p>"
+        "<p class='soft'>Range over losses (best minus worst, points) with each loss at its own best draw, and with all at the "
+        "one draw that is best for the cells on average; the same cells both times. The gap is what a shared learning rate "
+        "adds to the seeming sensitivity to the loss (or hides of it). Without <code>confirm: [best, shared]</code> the second "
+        "range and the gap are of validation accuracy, without intervals. Being best and worst makes a range larger than it is "
+        "where losses hardly differ. Data: <a href='sensitivity.csv'>sensitivity.csv</a>.</p>"
     )
+
+
+def _ranged(row: Mapping[Any, Any], name: str) -> str:
+    return f"{points(row[name])} {interval(row[f'{name}_low'], row[f'{name}_high'])}"
 
 
 def _equal_search(found: Findings) -> Iterator[str]:
@@ -66,8 +74,8 @@ def _equal_search(found: Findings) -> Iterator[str]:
     )
     yield figure(
         tuning_figure(curve, list(found.ranked.level)),
-        f"Expected best validation accuracy after k draws of an arm.{bound} Curves that cross: the loss wins only if it is "
-        "tuned. Data: <a href='tuning.csv'>tuning.csv</a>.",
+        f"Expected best validation accuracy after k draws of an arm.{bound} The band is a bootstrap over "
+        "draws. Curves that cross beyond their bands: a loss that wins only if it is tuned. Data: <a href='tuning.csv'>tuning.csv</a>.",
         "Expected best validation accuracy by number of draws",
     )
     place = {level: number for number, level in enumerate(found.ranked.level, 1)}
@@ -96,9 +104,9 @@ def _equal_search(found: Findings) -> Iterator[str]:
     yield grid(("arm", *head), rows)
     yield (
         f"<p class='soft'>At equal search: what {k} draws of an arm per context would have found, so that an arm with more "
-        "cells has no more chances. The interval is over draws (bootstrap). Within 1 point: the share of draws of the arm's "
-        "chosen cell that come within one point of its best, so how forgiving it is. Draws tried are those of the chosen "
-        "cells.</p>"
+        "cells has no more chances. The interval is over draws (bootstrap). A bootstrap of a best value "
+        "cannot exceed it, so the upper ends are too low where draws are few. Within 1 point: the share of draws of the arm's "
+        "chosen cells that come within one point of their best; stopped draws count as not.</p>"
     )
 
 
@@ -113,8 +121,8 @@ def _kept(found: Findings) -> Iterator[str]:
     yield grid(("arm", "kept at", "points lost", "95 % interval"), rows)
     yield (
         "<p class='soft'>Tunability: what an arm loses by keeping one knob at a value while the rest is chosen as before, "
-        "paired by replicate. A negative loss means that "
-        "validation chose another value than test would have. Data: <a href='tunability.csv'>tunability.csv</a>.</p>"
+        "paired by replicate. Negative: the value kept did better on "
+        "test than the one that validation chose; noise, where the interval contains 0. Data: <a href='tunability.csv'>tunability.csv</a>.</p>"
     )
 
 
@@ -134,9 +142,9 @@ def stopping(found: Findings) -> Iterator[str]:
     s = summarise_stopping(landscape.table, full)
     yield (
         f"<p>{s.stopped} of {s.trials} tune trials were stopped, which saved {s.epochs_saved_frac:.0%} of the tune stage's "
-        f"epochs; confirm trials are never stopped. {s.audited} stop decision(s) were recorded but not executed; of these "
-        f"trials, {s.audited_won} became their cell's best draw after all. {_stopping_verdict(s)}</p>"
+        f"epochs; confirm trials are never stopped. {_audits(s)}</p>"
     )
+    yield _by_draw(found.table)
     rungs = rung_table(landscape.records)
     if not rungs.empty:
         yield grid(list(rungs.columns), rungs.itertuples(index=False))
@@ -146,7 +154,8 @@ def stopping(found: Findings) -> Iterator[str]:
         yield grid(("rung (epochs)", "trials", "Spearman, all", "Spearman, within cells", "cells"), rows)
         yield (
             "<p class='soft'>Rank correlation between validation accuracy at a rung and at the end, over trials that were "
-            "not stopped; within cells it is what early stopping relies on.</p>"
+            "not stopped, so that what early stopping took for hopeless is missing; within cells (of at least 3 such trials) it is "
+            "what early stopping relies on.</p>"
         )
 
 
@@ -154,11 +163,28 @@ def _rho(value: Any) -> str:
     return "not measurable" if pd.isna(value) else f"{value:.2f}"
 
 
-def _stopping_verdict(s: StoppingSummary) -> str:
-    """What the audits say about safety."""
+def _by_draw(table: pd.DataFrame) -> str:
+    """What became of each draw; ASHA judges by the order of arrival, which is the order of the draws."""
+    tune = table[table.stage == "tune"]
+    counts = tune.groupby(["draw", "status"]).size().unstack(fill_value=0)
+    audited = tune.groupby("draw").audited.sum()
+    rows = [
+        (d, counts.get("finished", {}).get(d, 0), counts.get("stopped", {}).get(d, 0), audited[d]) for d in counts.index
+    ]
+    note = (
+        "<p class='soft'>The first draws of a cell to arrive at a rung are judged against few others or none, so they end "
+        "more often than later ones, whatever their merit.</p>"
+    )
+    return grid(("draw", "ended", "stopped", "audited"), rows) + note
+
+
+def _audits(s: StoppingSummary) -> str:
+    """What the audits say about safety, and whether they are enough to say anything."""
     if not s.audited:
         return "Whether stopping was safe is not measurable without audited stops."
-    share = f"{s.audited_won / s.audited:.0%} (95 % interval {s.won_low:.0%} to {s.won_high:.0%})"
-    return f"So an estimated {share} of the stopped trials would have won their cell: " + (
-        "stopping was not free here; a later grace period is safer." if s.audited_won else "no harm was seen."
+    text = (
+        f"{s.audited} stop decision(s) were recorded but not executed; {s.audited_won} of these trials went on to be their "
+        f"cell's choice ({s.audited_won / s.audited:.0%}, 95 % interval {s.won_low:.0%} to {s.won_high:.0%}; chosen by "
+        "validation, which need not be better on test)."
     )
+    return text + (" So few audits cannot tell whether stopping was free." if s.audited < ENOUGH_AUDITS else "")

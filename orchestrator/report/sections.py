@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ from orchestrator.landscape.comparisons import significance_groups
 from orchestrator.landscape.curves import learning_curves
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.pooled import pooled_iqm
+from orchestrator.landscape.power import smallest_p
 from orchestrator.landscape.spread import factor_drops
-from orchestrator.landscape.values import ranking
+from orchestrator.landscape.values import confirmed, ranking
 from orchestrator.report.figures import curves_figure, effects_figure, heatmap_figure, ranking_figure
 from orchestrator.report.findings import Findings
+from orchestrator.report.headline import MOST_CONTEXTS
 from orchestrator.report.html import figure, grid, interval, percent, points, probability
 from orchestrator.report.search import stopping, tuning
 
@@ -42,11 +45,17 @@ def _which(found: Findings) -> Iterator[str]:
         "on the chosen draw. Data: <a href='ranking.csv'>ranking.csv</a>, <a href='arms.csv'>arms.csv</a>.",
         "Arms ranked by test accuracy with intervals",
     )
-    ranked = found.ranked
-    best = {}
+    yield from _ranking(found)
+    yield from _representatives(found)
+
+
+def _ranking(found: Findings) -> Iterator[str]:
+    """Arms with intervals, letters and what they were chosen from."""
+    ranked, best = found.ranked, {}
     if "test_accuracy_max" in found.table:  # what papers report; it enters nothing else
         best = ranking(found.table, "test_accuracy_max").set_index("level")["mean"].to_dict()
     letters = significance_groups(dict(zip(ranked.level, ranked["mean"], strict=True)), found.compared)
+    draws = found.landscape.plan.space.draws
     rows = [
         (
             row["level"],
@@ -56,31 +65,54 @@ def _which(found: Findings) -> Iterator[str]:
             "–" if row["behind"] == 0 else points(row["behind"]),
             interval(row["behind_low"], row["behind_high"]) if row["behind"] else "",
             row["n"],
-            row["contexts"],
             row["cells"],
+            row["cells"] * draws if found.landscape.plan.has_tune_stage else "–",
             *([percent(best[row["level"]])] if best else []),
         )
         for row in ranked.to_dict("records")
     ]
-    head = ("arm", "group", "test accuracy", "95 % interval", "behind the best", "paired interval", "n", "contexts")
-    yield grid((*head, "cells", *(["best of all evaluations"] if best else [])), rows)
-    yield (
-        "<p class='soft'>Arms that share a letter were not found to differ (exact sign-flip test on paired replicates, "
-        "Holm over all pairs, 5 %). Differences are in points. An arm with more cells had more chances to be lucky in "
-        "tuning; its representing cell is chosen on validation images only.</p>"
+    head = (
+        "arm",
+        "group",
+        "test accuracy",
+        "95 % interval",
+        "points behind",
+        "95 %, paired",
+        "seeds",
+        "cells",
+        "draws",
     )
-    yield from _same_cells(found)
+    yield grid((*head, *(["best of all evaluations"] if best else [])), rows)
+    yield (
+        "<p class='soft'>Mean over contexts with equal weight. Arms that share a letter were not found to differ, which is "
+        f"not the same as equal (exact sign-flip test on paired seeds, Holm over all pairs, 5 %{_floor(found)}). Cells and "
+        "draws: how many an arm was chosen from, over all contexts; more is more chances to be lucky in tuning, so see also "
+        "the ranking <a href='#tuning'>at equal search</a>. The choice is made on validation images only.</p>"
+    )
+    for names in dict.fromkeys(found.names.values()):
+        if names not in found.names:
+            yield f"<p class='soft'>{html.escape(names)}: represented by the same cells, so their numbers are equal.</p>"
 
 
-def _same_cells(found: Findings) -> Iterator[str]:
-    """Which arms have the same numbers because tuning chose the same cells for them."""
-    by_members: dict[tuple[Any, ...], list[str]] = {}
-    for level, mine in found.arms.groupby("level", sort=False):
-        by_members.setdefault(tuple(mine.members), []).append(str(level))
-    for levels in by_members.values():
-        if len(levels) > 1:
-            names = html.escape(" and ".join(levels))
-            yield f"<p class='soft'>{names} are represented by the same cells, so their numbers are equal.</p>"
+def _floor(found: Findings) -> str:
+    """The smallest p there can be."""
+    n, m = int(found.ranked.n.max()), len(found.compared)
+    return (
+        f"; with {n} seeds no p is below {smallest_p(n):.2g}, after Holm over {m} pairs {min(1, m * smallest_p(n)):.2g}"
+    )
+
+
+def _representatives(found: Findings) -> Iterator[str]:
+    """Which cell at which draw stands for each arm in each context."""
+    nuisance = [factor.name for factor in found.landscape.plan.space.nuisance]
+    chosen = confirmed(found.table).drop_duplicates("cell").set_index("cell")
+    rows = []
+    for row in found.arms.to_dict("records"):
+        one = row["members"][0] if len(row["members"]) == 1 else None
+        at = ", ".join(f"{name} = {chosen[name][one]:.3g}" for name in nuisance) if one else "–"
+        rows.append((row["level"], row["cell"], at, percent(row["mean"]), interval(row["low"], row["high"])))
+    shown = grid(("arm", "cell", "at", "test accuracy", "95 % interval"), rows)
+    yield f"<details><summary>What represents each arm</summary>{shown}</details>"
 
 
 def _plane(found: Findings) -> Iterator[str]:
@@ -89,8 +121,10 @@ def _plane(found: Findings) -> Iterator[str]:
         yield figure(
             drawing,
             "Test accuracy (%) over temperature T and refinement w, one panel per loss and context, one colour scale. "
+            "Cells far below the others have the scale's lowest colour; each says its value. – : the loss has no temperature. "
             "Hover for n and interval. Data: <a href='cells.csv'>cells.csv</a>.",
             "Test accuracy over temperature and refinement for each loss",
+            wide=True,
         )
 
 
@@ -106,10 +140,10 @@ def _across(found: Findings, factor: str) -> Iterator[str]:
         for level in found.ranked.level
         if level in by_level
     ]
-    yield grid(("arm", *map(str, values), "drop", "95 % interval"), rows)
+    yield grid(("arm", *map(str, values), "best", "drop, points", "95 % interval"), rows)
     yield (
-        f"<p class='soft'>Each arm at its own draw under each {html.escape(factor)}; the drop is from its best to its worst "
-        "one, in points, paired by replicate. Being chosen as best and worst makes a drop larger than it is where the two "
+        f"<p class='soft'>Each arm at its own cell and draw under each {html.escape(factor)}; the drop is from its best to "
+        "its worst one, paired by seed. Being chosen as best and worst makes a drop larger than it is where the two "
         "hardly differ.</p>"
     )
 
@@ -139,12 +173,13 @@ def _stable(found: Findings) -> Iterator[str]:
     yield grid(("between", "pairs", "Kendall's tau, mean", "lowest"), rows)
     yield (
         "<p class='soft'>Rank correlation of two rankings of the arms: 1 is the same order, 0 no relation. Between "
-        "replicates: would another seed have given the same order?</p>"
+        "replicates: of two seeds of the same cells and draws, do both order the arms alike? Another choice of draws is not in "
+        "it.</p>"
     )
 
 
-def _drop(row: Mapping[Any, Any] | None) -> tuple[str, str]:
-    return ("–", "") if row is None else (points(row["drop"]), interval(row["low"], row["high"]))
+def _drop(row: Mapping[Any, Any] | None) -> tuple[str, str, str]:
+    return ("–", "–", "") if row is None else (row["best"], points(row["drop"]), interval(row["low"], row["high"]))
 
 
 def _explained(found: Findings) -> Iterator[str]:
@@ -158,22 +193,24 @@ def _explained(found: Findings) -> Iterator[str]:
     yield figure(
         effects_figure(cells),
         "Share of the variance between cells that each factor and interaction explains (functional ANOVA, corrected for "
-        "noise, losses weighted equally). <code>temperature|loss</code> is temperature within the losses that have one. "
-        "95 % jackknife intervals over replicates. Data: <a href='effects.csv'>effects.csv</a>.",
+        "noise, losses weighted equally). <code>temperature|loss</code> is temperature within the losses that have one, averaged "
+        "over all losses, so a knob of few losses explains little of the whole although it may matter to them. One loss far "
+        "off in one context can make most of the shares of <code>loss</code> and of its interaction. 95 % jackknife intervals over replicates. Data: <a href='effects.csv'>effects.csv</a>.",
         "Share of variance by factor",
     )
     noise = terms.set_index("term").share
     yield (
-        f"<p>Of the variance of one trial, the replicate (shared by all cells) is {noise['block']:.0%} and what is left, "
-        f"seed noise, {noise['residual']:.0%}.</p>"
+        f"<p>Of the variance of single confirm trials, {noise['block']:.0%} is common to a seed in all cells, and "
+        f"{noise['residual']:.0%} is what seeds do beyond that; the rest is between cells, which the figure divides.</p>"
     )
 
 
 def _curves(found: Findings) -> Iterator[str]:
     yield figure(
         curves_figure(learning_curves(found.table, found.landscape.records), list(found.ranked.level)),
-        "Validation accuracy of confirm trials by epoch; the band is the 95 % t interval over replicates.",
-        "Validation accuracy by epoch",
+        "Validation error of confirm trials by epoch, up is better, mean over contexts; the band is the 95 % t interval over "
+        "seeds.",
+        "Validation error by epoch",
     )
 
 
@@ -181,6 +218,8 @@ def _pairs(found: Findings) -> Iterator[str]:
     compared = found.compared.sort_values("mean_difference", key=abs, ascending=False)
     if compared.empty:
         return
+    contexts = found.by_context if len(found.by_context) <= MOST_CONTEXTS else {}
+    within = {name: pairs.set_index(["a", "b"]).mean_difference for name, pairs in contexts.items()}
     rows = [
         (
             f"{row['a']} − {row['b']}",
@@ -190,15 +229,19 @@ def _pairs(found: Findings) -> Iterator[str]:
             probability(row["p_holm"]),
             f"{row['p_better']:.2f} [{row['p_better_low']:.2f}, {row['p_better_high']:.2f}]",
             row["n"],
+            *(points(pairs.get((row["a"], row["b"]), math.nan)) for pairs in within.values()),
         )
         for row in compared.head(MOST_PAIRS).to_dict("records")
+        if found.names[row["a"]] != found.names[row["b"]]
     ]
-    yield grid(("pair", "difference", "95 % interval", "p", "p (Holm)", "P(first is better)", "n"), rows)
-    left = len(compared) - len(rows)
-    more = f"{left} more in " if left > 0 else "Data: "
+    head = ("pair", "points", "95 % interval", "p", "p (Holm)", "share of seeds", "seeds")
+    yield grid((*head, *(f"in {name}" for name in within)), rows)
+    left = max(0, len(compared) - MOST_PAIRS)
+    more = f"{left} more in " if left else "Data: "
     yield (
         "<p class='soft'>Mean paired difference in points over the contexts that both have; exact sign-flip p, adjusted for "
-        f"all {len(compared)} pairs; share of replicates in which the first is better. {more}"
+        f"all {len(compared)} pairs; share of seeds in which the first is better (ties count half, Clopper-Pearson interval); "
+        f"the mean difference within each context, where they are few. {more}"
         "<a href='comparisons.csv'>comparisons.csv</a>.</p>"
     )
 

@@ -18,7 +18,7 @@ from orchestrator.landscape.values import arm_values, cell_values, levels_of, me
 from orchestrator.plan import Plan
 from orchestrator.report import Findings, write_paper, write_report
 from orchestrator.report.figures import heatmap_figure, profile_figure, ranking_figure
-from orchestrator.report.findings import headline
+from orchestrator.report.headline import qualifications
 from search_spaces import load_space
 
 
@@ -382,7 +382,7 @@ def test_arms_that_chose_the_same_cells_are_named(tmp_path: Path) -> None:
     table = synthetic({"kl1": 0.7, "kl2": 0.9, "ce": 0.7})
     table.loc[table.cell == "kl2", "arms"] += "|warm"
     page = write_report(Findings(stored_landscape(table)), tmp_path).read_text()
-    assert "kl = soft_ce and warm are represented by the same cells" in page
+    assert "kl = soft_ce = warm: represented by the same cells" in page
 
 
 @pytest.mark.parametrize(("chosen", "warned"), [(3, True), (1, False)])
@@ -392,5 +392,6 @@ def test_the_headline_warns_of_draws_at_the_edge_of_their_range(chosen: int, war
     more = [tune.assign(draw=draw, val_accuracy=0.1) for draw in (2, 3)]
     table = pd.concat([table, *more], ignore_index=True)
     table.loc[table.stage == "confirm", "draw"] = chosen
-    text = headline(Findings(stored_landscape(table)))
-    assert ("In 2 of 2 cases the chosen lr is the lowest or highest" in text) == warned
+    text = " ".join(qualifications(Findings(stored_landscape(table))))
+    edge = "In 2 of 2 chosen cells the chosen draw is at the edge of what was drawn (highest lr in 2)"
+    assert (edge in text) == warned

@@ -177,3 +177,17 @@ def test_pooling_over_datasets_is_the_interquartile_mean_of_all_runs() -> None:
     partly = table[(table.loss != "ce") | (table.dataset == "sgd")]
     partly.attrs = table.attrs
     assert pooled_iqm(partly).level.tolist() == ["kl"], "an arm that lacks a dataset is not ranked with the others"
+
+
+def test_both_ranges_are_over_the_same_cells() -> None:
+    """kl is represented by kl1 (0.9), ce by 0.6: 0.3 at own draws. At the shared draw 0.5 - 0.4 = 0.1, so the gap is -0.2."""
+    cells = {("kl1", "adamw"): [0.9, 0.5], ("kl2", "adamw"): [0.2, 0.1], ("ce", "adamw"): [0.6, 0.4]}
+    table = landscape(cells, best=dict.fromkeys(cells, 0))
+    shared = table[table.stage == "confirm"].assign(draw=1, selected="shared")
+    shared["test_accuracy"] = shared.cell.map({f"{a},{o}": v[1] for (a, o), v in cells.items()})
+    table = pd.concat([table, shared], ignore_index=True)
+    table["arms"] = table.arms.replace({"kl1": "kl", "kl2": "kl"})
+    table.attrs["contexts"] = ["optimizer"]
+    (row,) = sensitivity(table).to_dict("records")
+    assert (row["shared_best"], row["shared_worst"]) == ("kl", "ce")
+    assert (row["shared"], row["gap"]) == (pytest.approx(0.1), pytest.approx(-0.2))
