@@ -9,10 +9,15 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.cells import Cell, format_value
+from orchestrator.checkpoints import Checkpoints
+from orchestrator.deaths import Deaths, cause_of
 from orchestrator.journal import Journal
 from orchestrator.plan import Plan
 from orchestrator.schedulers import AUDIT, STOP, Decision, StratifiedAsha
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult, TwoStageSearch
+
+#: Characters of an error that are kept, its last ones.
+MOST_ERROR = 4000
 
 Listener = Callable[[str, Assignment, Any], None]
 
@@ -20,17 +25,32 @@ Listener = Callable[[str, Assignment, Any], None]
 class Conductor:
     """Advances one sweep. Not thread-safe: one loop calls it.
 
-    Listeners hear ("start", assignment, when), ("report", assignment, new points) and ("end", assignment, result),
-    after the journal has it. They must return at once.
+    Listeners hear ("start", assignment, when), ("report", assignment, new points), ("death", assignment, error) of a
+    trial that will be tried again, and ("end", assignment, result), after the journal has it. They must return at once.
     """
 
-    def __init__(self, plan: Plan, journal: Journal, records: Iterable[Mapping[str, Any]]) -> None:
-        """Rebuild searcher and scheduler from the journal's records."""
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        records: Iterable[Mapping[str, Any]],
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        """Rebuild searcher and scheduler from the journal's records.
+
+        Args:
+            plan: Of the sweep.
+            journal: Open for appending.
+            records: What it had.
+            checkpoints: Of trials in progress; None keeps none.
+        """
         records = list(records)
         self.plan = plan
         self.search = TwoStageSearch(plan, results_of(records))
         self.listeners: list[Listener] = []
         self._journal = journal
+        self._deaths = Deaths(records)
+        self._checkpoints = checkpoints
         self._asha = self._make_asha(records)
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._audited: set[str] = set()
@@ -73,18 +93,40 @@ class Conductor:
             return
         self._end(assignment, FINISHED)
 
-    def fail(self, assignment: Assignment, error: str) -> None:
-        """A trial's own code raised, or its process died."""
-        self._end(assignment, FAILED, error=error)
+    def die(self, assignment: Assignment, error: str) -> None:
+        """A trial's own code raised, or its process was lost: it is tried again, or has failed; see `Deaths`."""
+        cause, error = cause_of(error), error[-MOST_ERROR:]
+        self._journal.append("death", trial_id=assignment.trial_id, cause=cause, error=error)
+        if self._deaths.note(assignment.trial_id, cause, error):
+            self._end(assignment, FAILED, error=error)
+            return
+        self._curves.pop(assignment.trial_id)
+        self.search.again(assignment)
+        self._tell("death", assignment, error)
+
+    def share(self, assignment: Assignment) -> int:
+        """Slots that a trial gets; see `Deaths.share`."""
+        return self._deaths.share(assignment.trial_id)
+
+    def orders(self, assignment: Assignment) -> dict[str, Any]:
+        """When a trial must report, and where one that died goes on; arguments of `trainables.stepping.Stepper`."""
+        return {
+            "rung_epochs": self.rung_epochs(assignment),
+            "checkpoint_every_epochs": self.plan.space.settings.checkpoint_every_epochs,
+            "checkpoint": self._checkpoints.read(assignment.trial_id) if self._checkpoints else None,
+        }
+
+    def keep_checkpoint(self, assignment: Assignment, checkpoint: bytes) -> None:
+        """Keep where a trial has got to; it replaces the one before."""
+        if self._checkpoints:
+            self._checkpoints.write(assignment.trial_id, checkpoint)
 
     def _make_asha(self, records: Iterable[Mapping[str, Any]]) -> StratifiedAsha | None:
         settings = self.plan.space.settings
         if settings.early_stopping is None:
             return None
-        ended = {r["trial_id"] for r in records if r["kind"] == "result" and r["status"] != FAILED}
         asha = StratifiedAsha(settings.early_stopping, seed=settings.seed)
-        # a trial that never ended starts again from nothing and arrives at its rungs once more
-        asha.replay(r for r in records if r["kind"] == "decision" and r["trial_id"] in ended)
+        asha.replay(r for r in records if r["kind"] == "decision")
         return asha
 
     def _judge(self, assignment: Assignment, rung: int) -> bool:
@@ -100,7 +142,8 @@ class Conductor:
             rung_epochs=rung,
             value=point["val_accuracy"],
         )
-        self._journal.append("decision", **_plain(decision))
+        if decision.is_new:
+            self._journal.append("decision", **_plain(decision))
         if decision.action == AUDIT:
             self._audited.add(assignment.trial_id)
         return decision.action == STOP
@@ -117,6 +160,9 @@ class Conductor:
         )
         place = {"cell": assignment.cell.label, "draw": assignment.draw, "config": assignment.config.as_dict()}
         self._journal.append("result", **place, **asdict(result))
+        self._deaths.forget(trial_id)
+        if self._checkpoints:
+            self._checkpoints.drop(trial_id)
         self.search.complete(result)
         self._tell("end", assignment, result)
 
@@ -152,4 +198,5 @@ def stratum(plan: Plan, cell: Cell, replicate: int) -> str:
 def _plain(decision: Decision) -> dict[str, Any]:
     """JSON has no infinity."""
     fields = asdict(decision)
+    del fields["is_new"]
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}

@@ -76,8 +76,14 @@ def _describe_stopping(plan: Plan) -> Iterator[str]:
     elif not levels:
         yield "\nEarly stopping never acts: grace_period_epochs is not below epochs."
     else:
-        who = "trials of one cell" if stopping.stratify == "cell" else f"trials alike in {stopping.stratify}"
+        who = (
+            "trials of one cell and replicate"
+            if stopping.stratify == "cell"
+            else f"trials alike in {stopping.stratify}"
+        )
         yield f"\nEarly stopping: rungs at epochs {levels}, among {who}, from {stopping.min_rung_population} arrivals on."
+        if stopping.stratify == "cell" and plan.space.draws < stopping.min_rung_population:
+            yield f"  It never acts: a cell has {plan.space.draws} draws, fewer than min_rung_population."
 
 
 def _describe_power(plan: Plan) -> Iterator[str]:
@@ -169,6 +175,9 @@ def describe_comparison(name_a: str, name_b: str, compared: pd.DataFrame) -> Ite
     """Two sweeps cell by cell, in points of test accuracy."""
     yield f"{name_a} minus {name_b}, points of test accuracy, paired by replicate (p: sign-flip test, Holm over cells)"
     for row in compared.to_dict("records"):
+        if row["n"] == 0:
+            yield f"  no replicate in common: {row['cell']}"
+            continue
         interval = "" if pd.isna(row["low"]) else f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
         p = row["p_value"] if pd.isna(row["p_holm"]) else row["p_holm"]
         shown = "" if pd.isna(p) else f"p = {p:.3f}"

@@ -111,6 +111,11 @@ class SweepFolder:
         return self.path / "tracked.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        """Folder of trials in progress."""
+        return self.path / "checkpoints"
+
+    @property
     def report(self) -> Path:
         """Folder of the report."""
         return self.path / "report"
@@ -163,8 +168,20 @@ class SweepFolder:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
+    write_bytes(path, json.dumps(value, indent=1).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: what was there before stays until all is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-        json.dump(value, file, indent=1)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115
+    try:
+        with file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise

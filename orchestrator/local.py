@@ -16,17 +16,21 @@ def run_local(conductor: Conductor, cache: Path) -> None:
         try:
             _run_trial(conductor, assignment, cache)
         except Exception:  # noqa: BLE001 (whatever a trial's code raises fails this trial alone)
-            conductor.fail(assignment, traceback.format_exc())
+            conductor.die(assignment, traceback.format_exc())
 
 
 def _run_trial(conductor: Conductor, assignment: Assignment, cache: Path) -> None:
     from trainables.arrays import load_arrays
-    from trainables.trial import TrialData, train_student
+    from trainables.stepping import Stepper
+    from trainables.trial import TrialData
 
-    config = assignment.config
-    data = TrialData.from_arrays(load_arrays(config.data, cache), config.device)
-    for point in train_student(config, data):
-        if point.epoch == config.epochs or point.diverged:
-            conductor.finish(assignment, [point.as_dict()])
-        elif conductor.report(assignment, [point.as_dict()]):
+    stepper = Stepper(assignment.config, **conductor.orders(assignment))
+    data = TrialData.from_arrays(load_arrays(assignment.config.data, cache), assignment.config.device)
+    while not stepper.ended:
+        points, checkpoint = stepper.step(data)
+        if checkpoint is not None:
+            conductor.keep_checkpoint(assignment, checkpoint)
+        if stepper.ended:
+            conductor.finish(assignment, points)
+        elif conductor.report(assignment, points):
             return

@@ -16,12 +16,18 @@ from orchestrator.home import Home
 from orchestrator.journal import read_journal
 from orchestrator.plan import Plan
 from orchestrator.search import Assignment
+from orchestrator.tracking.client import public_uri
 from orchestrator.tracking.store import PendingTrial, Store
 from trainables.config import TrialConfig
 
 logger = logging.getLogger(__name__)
 
 BATCH_S = 5.0
+#: Longest pause before a tracker that failed is tried again.
+MOST_PAUSE_S = 60.0
+#: How long, and how often, a tracker is waited for when the sweep has ended.
+LAST_WAIT_S = 15.0
+LAST_PAUSE_S = 3.0
 
 
 class Mirror:
@@ -29,11 +35,23 @@ class Mirror:
 
     Events are queued by `hear` and sent every few seconds from a thread of its own; a trial that lasts less than that
     is one creation, one batch and one ending. What was sent is noted in `tracked.jsonl`, so a trial id never gets two
-    runs. If the tracker fails, the sweep goes on and the next `run` sends what is missing.
+    runs. While the tracker is away or answers with errors, events are kept and the tracker is tried again, less and less
+    often; each time, what it has is looked up as after a crash, so that nothing is sent twice. What it has not taken when
+    the sweep ends is sent by `lossatlas sync` or the next `run`.
     """
 
-    def __init__(self, plan: Plan, home: Home, uri: str, say: Callable[[str], None]) -> None:
-        """Nothing is sent before the context is entered; a `uri` of "off" sends nothing at all."""
+    def __init__(
+        self, plan: Plan, home: Home, uri: str, say: Callable[[str], None], *, interrupted: bool = False
+    ) -> None:
+        """Nothing is sent before the context is entered; a `uri` of "off" sends nothing at all.
+
+        Args:
+            plan: Of the sweep.
+            home: Where it lies.
+            uri: Of the tracker.
+            say: Told when the tracker goes away and comes back.
+            interrupted: The sweep is not complete when the context is left, even if nothing is raised.
+        """
         self._plan = plan
         self._home = home
         self._uri = uri
@@ -42,12 +60,21 @@ class Mirror:
         self._ended = threading.Event()
         self._pending: dict[str, PendingTrial] = {}
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+        self._store: Store | None = None
         self._failed: str | None = None
+        self._failures = 0
+        self._interrupted = interrupted
+        self._earlier: list[dict[str, Any]] | None = None
         self.cpu_s = 0.0
 
     def hear(self, event: str, assignment: Assignment, detail: Any) -> None:
         """Queue an event of the conductor; returns at once."""
         self._queue.put((event, assignment, detail))
+
+    @property
+    def backlog(self) -> int:
+        """Trials that the tracker does not know all of yet."""
+        return len(self._pending)
 
     def __enter__(self) -> Self:
         self._earlier = list(read_journal(self._home.sweep(self._plan.name).journal))
@@ -59,50 +86,82 @@ class Mirror:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Send what is left and end all runs."""
-        self._interrupted = kind is not None
+        self._interrupted |= kind is not None
         if self._thread.is_alive():
             self._ended.set()
             self._thread.join()
         if self._failed:
-            self._say(f"MLflow at {self._uri} failed ({self._failed}); run the same command again to send the rest.")
+            self._say(
+                f"MLflow at {public_uri(self._uri)} failed ({self._failed}); the sweep itself is complete on disk. "
+                f"`lossatlas sync {self._plan.name}` sends the rest."
+            )
+
+    @property
+    def complete(self) -> bool:
+        """The tracker has everything."""
+        return self._uri != "off" and self._failed is None
 
     def _work(self) -> None:
         """Body of the thread."""
+        alive = True
+        while alive:
+            alive = self._collect()
+            self._attempt(self._send)
+        deadline = time.monotonic() + LAST_WAIT_S  # one that is being restarted is waited for, one that is gone is not
+        while not self._attempt(self._close) and time.monotonic() < deadline:
+            time.sleep(LAST_PAUSE_S)
+        self.cpu_s = time.thread_time()
+
+    def _attempt(self, work: Callable[[Store], None]) -> bool:
+        """Do something with the tracker; False if it failed, and then what it has is looked up next time."""
         try:
-            store = Store(self._uri, self._plan, self._home)
-            self._adopt(store)
-            alive = True
-            while alive:
-                alive = self._collect()
-                self._send(store)
-            self._close(store)
-            self.cpu_s = time.thread_time()
-        except Exception as err:
-            logger.debug("MLflow mirror stopped", exc_info=True)
-            self._failed = f"{type(err).__name__}: {str(err).splitlines()[0] if str(err) else ''}"
+            self._store = self._store or Store(self._uri, self._plan, self._home)
+            self._adopt(self._store)
+            work(self._store)
+        except Exception as err:  # whatever a tracker does, the sweep goes on
+            logger.debug("MLflow mirror failed", exc_info=True)
+            first_line = str(err).splitlines()[0] if str(err) else ""
+            if self._failed is None:
+                self._say(
+                    f"MLflow at {public_uri(self._uri)} does not take what it is sent ({first_line[:200]}); trying again."
+                )
+            self._failed = f"{type(err).__name__}: {first_line}"
+            if self._store is not None:
+                self._store.close()
+            self._store, self._failures = None, self._failures + 1
+            return False
+        if self._failed is not None:
+            self._say(f"MLflow at {public_uri(self._uri)} is back.")
+        self._failed, self._failures = None, 0
+        return True
 
     def _adopt(self, store: Store) -> None:
-        """Queue results of earlier processes that have no finished run."""
+        """Queue results of earlier processes that have no finished run; once."""
+        earlier, self._earlier = self._earlier, None
+        if earlier is None:
+            return
         cells = {cell.label: cell for cell in self._plan.cells}
-        starts = {r["trial_id"]: r["started_at"] for r in self._earlier if r["kind"] == "start"}
-        for record in self._earlier:
+        starts = {r["trial_id"]: r["started_at"] for r in earlier if r["kind"] == "start"}
+        for record in earlier:
             if record["kind"] == "result" and not store.is_done(record["trial_id"]):
-                self._pending.update(_pending_of(cells, record, starts))
+                self._pending = _pending_of(cells, record, starts) | self._pending
 
     def _collect(self) -> bool:
         """Let events gather, then take them; False after the last ones."""
-        more = not self._ended.wait(BATCH_S)
+        more = not self._ended.wait(min(BATCH_S * 2**self._failures, MOST_PAUSE_S))
         while not self._queue.empty():
             self._note(*self._queue.get())
         return more
 
     def _note(self, event: str, assignment: Assignment, detail: Any) -> None:
         if event == "start":
-            self._pending[assignment.trial_id] = PendingTrial(assignment, started_at=detail)
+            self._pending.setdefault(assignment.trial_id, PendingTrial(assignment, started_at=detail))
             return
         pending = self._pending.setdefault(assignment.trial_id, PendingTrial(assignment, time.time()))  # died at birth
         if event == "report":
             pending.points.extend(detail)
+        elif event == "death":
+            pending.points, pending.again = [], True
         else:
             pending.result = detail
 
@@ -114,6 +173,7 @@ class Mirror:
                 del self._pending[trial_id]
 
     def _close(self, store: Store) -> None:
+        self._send(store)
         for pending in self._pending.values():
             store.interrupt(pending)
         store.finish_parent(interrupted=self._interrupted)

@@ -46,6 +46,8 @@ class Progress:
         if event == "start":
             self._started = self._clock() if self._started is None else self._started
             self._counts["running"] += 1
+        elif event == "death":
+            self._counts["running"] -= 1
         elif event == "end":
             self._counts["running"] -= 1
             self._counts[detail.status] += 1

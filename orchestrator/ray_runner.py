@@ -44,6 +44,12 @@ class Slots:
     gpus: float
     max_concurrent: int | None
 
+    def of_trial(self, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        """A trial's resources: `share` slots, as far as the largest node has them."""
+        cpus = min(self.cpus * config["share"], max(node["Resources"].get("CPU", 0) for node in ray.nodes()))
+        gpus = min(1.0, self.gpus * config["share"]) if self.gpus < 1 else self.gpus
+        return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}])
+
 
 def run_on_ray(
     conductor: Conductor, data: Mapping[str, Mapping[str, np.ndarray]], *, slots: Slots, storage: Path
@@ -62,8 +68,7 @@ def run_on_ray(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_concurrency(slots) + 2)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     bridge = _Bridge(conductor)
-    resources = {"cpu": slots.cpus, "gpu": slots.gpus}
-    trainable = tune.with_resources(tune.with_parameters(StudentTrainable, data=dict(data)), resources)
+    trainable = tune.with_resources(tune.with_parameters(StudentTrainable, data=dict(data)), slots.of_trial)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -124,7 +129,8 @@ class _Search(Searcher):
         if assignment is None:
             return Searcher.FINISHED if conductor.search.finished else None
         self._bridge.running[trial_id] = assignment
-        return {"trial": assignment.config.as_dict(), "rung_epochs": conductor.rung_epochs(assignment)}
+        share, orders = conductor.share(assignment), conductor.orders(assignment)
+        return {"trial": assignment.config.as_dict(), "orders": orders, "share": share}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The callback hears of ends."""
@@ -164,12 +170,17 @@ class _Callback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        if result.get("done") and trial.trial_id in self._bridge.running:
-            self._bridge.conductor.finish(self._bridge.running.pop(trial.trial_id), result["points"])
+        points, checkpoint = result.pop("points", []), result.pop("checkpoint", None)  # or Tune would keep them all
+        if trial.trial_id not in self._bridge.running:
+            return
+        if result.get("done"):
+            self._bridge.conductor.finish(self._bridge.running.pop(trial.trial_id), points)
+        elif checkpoint is not None:
+            self._bridge.conductor.keep_checkpoint(self._bridge.running[trial.trial_id], checkpoint)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if trial.trial_id in self._bridge.running:
-            self._bridge.conductor.fail(self._bridge.running.pop(trial.trial_id), _error_text(trial))
+            self._bridge.conductor.die(self._bridge.running.pop(trial.trial_id), _error_text(trial))
 
 
 def _error_text(trial: Trial) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.home import Home
 from orchestrator.prepare import Say, prepare_recipes
+from orchestrator.recipes import RECIPE_VERSION
 from orchestrator.tracking.fetch import fetch_trial
 from orchestrator.tracking.publish import register_student
 from search_spaces import ConfigError
@@ -67,6 +68,11 @@ def rerun_trial(  # noqa: PLR0913 (options of a command)
         raise ConfigError(f"--register: a model's name is not empty and has no / and no :, got {register!r}.")
     uri = tracking_uri or place.store_uri
     tracked = fetch_trial(uri, run_id)
+    if (made_by := tracked.recipe["version"]) != RECIPE_VERSION:
+        raise ConfigError(
+            f"run {run_id!r} is from a LossAtlas that prepared data in another way (version {made_by}, this is "
+            f"{RECIPE_VERSION}); install that one to reproduce it."
+        )
     place.require_writable()
     config = TrialConfig(**tracked.config)
     prepare_recipes({config.data: tracked.recipe}, place.cache, say)

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from search_spaces.settings import EarlyStopping
@@ -28,6 +28,7 @@ class Decision:
         cutoff: Values below it stop; None where too few trials had arrived.
         population: Trials at the rung, this one counted.
         action: "continue", "stop", or "audit" (a stop that is recorded but not executed).
+        is_new: False where a trial that had died arrives once more: what was decided stands.
     """
 
     trial_id: str
@@ -37,6 +38,7 @@ class Decision:
     cutoff: float | None
     population: int
     action: str
+    is_new: bool = True
 
 
 class StratifiedAsha:
@@ -54,9 +56,18 @@ class StratifiedAsha:
         self._seed = seed
         self._values: dict[tuple[str, int], list[float]] = defaultdict(list)
         self._audited: set[str] = set()
+        self._made: dict[tuple[str, int], Decision] = {}
 
     def judge(self, trial_id: str, *, stratum: str, rung_epochs: int, value: float) -> Decision:
-        """Decide about a trial that reached a rung, and remember its value."""
+        """Decide about a trial that reached a rung, and remember its value; once decided, it stays so."""
+        made = self._made.get((trial_id, rung_epochs))
+        if made is not None:
+            return replace(made, is_new=False)
+        decision = self._decide(trial_id, stratum, rung_epochs, value)
+        self._made[trial_id, rung_epochs] = decision
+        return decision
+
+    def _decide(self, trial_id: str, stratum: str, rung_epochs: int, value: float) -> Decision:
         if trial_id in self._audited:
             return Decision(trial_id, stratum, rung_epochs, value, None, 0, CONTINUE)
         values = self._values[stratum, rung_epochs]
@@ -70,6 +81,8 @@ class StratifiedAsha:
     def replay(self, decisions: Iterable[Mapping[str, Any]]) -> None:
         """Remember decisions of an earlier process, as the journal has them."""
         for decision in decisions:
+            fields = {name: decision[name] for name in Decision.__dataclass_fields__ if name in decision}
+            self._made[decision["trial_id"], decision["rung_epochs"]] = Decision(**fields)
             if decision["action"] == AUDIT:
                 self._audited.add(decision["trial_id"])
             if decision["population"]:

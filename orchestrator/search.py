@@ -133,6 +133,10 @@ class TwoStageSearch:
             self._open[assignment.cell.label].discard(result.trial_id)
             self._maybe_choose(assignment.cell)
 
+    def again(self, assignment: Assignment) -> None:
+        """Take note that a running trial died and is to be run once more, before others."""
+        self._queues[self._running.pop(assignment.trial_id).config.stage].appendleft(assignment)
+
     def selection(self, cell: Cell) -> dict[int, str]:
         """Confirmed draws of a cell and why each was selected: "best", "shared" or "best|shared"."""
         chosen: dict[int, list[str]] = defaultdict(list)

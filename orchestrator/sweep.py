@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checkpoints import Checkpoints
 from orchestrator.conductor import Conductor, Listener
 from orchestrator.home import Home, SweepFolder, write_json
 from orchestrator.journal import Journal, read_journal
@@ -16,11 +17,9 @@ from orchestrator.landscape.landscape import Landscape
 from orchestrator.plan import Plan, difference
 from orchestrator.prepare import Say, doubts_about, prepare_data, probe_costs, unusable_labels
 from orchestrator.table import tidy_table
+from orchestrator.tracking.client import TRACKERS, public_uri
 from search_spaces import ConfigError, Space, load_space
 from search_spaces.settings import NAME_PATTERN
-
-#: What MLflow can write to: servers, and databases.
-TRACKERS = ("http://", "https://", "databricks", "sqlite:", "postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,7 @@ class Sweep:
         say: Told what is going on, in sentences.
         listeners: Hear of every trial's start, report and end; see `Conductor`.
         facts: What was found out while running: data, dashboard, seconds; for the end of a run and the report.
+        tracking_uri: Of the server that a stored sweep was mirrored to; None is the store in the home directory.
     """
 
     plan: Plan
@@ -65,6 +65,7 @@ class Sweep:
     say: Say = _silent
     listeners: list[Listener] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    tracking_uri: str | None = None
 
     @classmethod
     def from_space(
@@ -109,7 +110,9 @@ class Sweep:
         stored = place.existing_sweep(name).read_plan()
         space = load_space(stored["space"], check_files=not reading)
         plan = Plan(name, space, stored["device"], stored.get("keys", {}) if reading else {})
-        return cls(plan, place, facts=dict(stored.get("facts", {})))
+        facts = dict(stored.get("facts", {}))
+        uri = facts.get("tracking_uri") or ""
+        return cls(plan, place, facts=facts, tracking_uri=None if uri.startswith("sqlite:") else uri or None)
 
     @property
     def folder(self) -> SweepFolder:
@@ -147,7 +150,8 @@ class Sweep:
             self._write_plan()
             journal = Journal(self.folder.journal)
             try:
-                self._run(Conductor(self.plan, journal, records), options, on_ready)
+                conductor = Conductor(self.plan, journal, records, Checkpoints(self.folder.checkpoints))
+                self._run(conductor, options, on_ready)
             finally:
                 journal.close()
                 self._write_plan()
@@ -158,9 +162,9 @@ class Sweep:
         from orchestrator.landscape.values import cell_values, confirmed
         from orchestrator.tracking.publish import log_cells, log_report
 
-        if options.tracking_uri == "off":
+        uri = self._tracker(options)
+        if not self.facts.get("tracked"):
             return
-        uri = options.tracking_uri or self.home.store_uri
         runs = confirmed(landscape.table).dropna(subset=["run_id"]).groupby("cell").run_id.first()
         values = cell_values(landscape.table)[["cell", "mean", "low", "high", "n"]].set_index("cell")
         values = values.join(runs, how="inner")
@@ -217,7 +221,8 @@ class Sweep:
         from orchestrator.mirror import Mirror
 
         started = time.monotonic()
-        uri = self.facts["tracking_uri"] = options.tracking_uri or self.home.store_uri
+        uri = self._tracker(options)
+        self.facts["tracking_uri"] = public_uri(uri)
         with Mirror(self.plan, self.home, uri, self.say) as mirror:
             conductor.listeners += [mirror.hear, *self.listeners]
             if not conductor.search.finished:
@@ -229,6 +234,31 @@ class Sweep:
                 self._execute(conductor, options)
         self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
         self.facts["tracking_cpu_s"] = self.facts.get("tracking_cpu_s", 0.0) + mirror.cpu_s
+        self.facts["tracked"] = mirror.complete
+
+    def _tracker(self, options: RunOptions) -> str:
+        """Where a run is mirrored to."""
+        return options.tracking_uri or self.tracking_uri or self.home.store_uri
+
+    def sync(self, options: RunOptions) -> bool:
+        """Send the tracker what it lacks of a sweep that is not running; True if it now has everything.
+
+        Raises:
+            ConfigError: If the sweep is running, or was not tracked.
+        """
+        from orchestrator.mirror import Mirror
+
+        uri = self._tracker(options)
+        if uri == "off":
+            raise ConfigError(f"sweep {self.plan.name!r} was run with --tracking-uri off; give a --tracking-uri.")
+        self._check_options(replace(options, local=True))
+        with self.folder.lock():
+            left = self.landscape().table.status.isin(["pending", "running"]).any()
+            with Mirror(self.plan, self.home, uri, self.say, interrupted=bool(left)) as mirror:
+                pass
+            self.facts |= {"tracking_uri": public_uri(uri), "tracked": mirror.complete}
+            self._write_plan()
+        return mirror.complete
 
     def _self_test(self, *, force: bool) -> None:
         """Refuse a teacher that knows nothing of the images: the usual signs of a wrong class order or normalisation."""

@@ -196,7 +196,8 @@ class EarlyStopping(Settings):
         3, description="Rungs are this factor apart; about one in this many goes on."
     )
     stratify: Literal["cell"] | list[str] = Field(
-        "cell", description="Who competes: trials of one cell, or those alike in these factors; [] is global."
+        "cell",
+        description="Who competes, per tune replicate: trials of one cell, or those alike in these factors; [] is global.",
     )
     min_rung_population: PositiveInt = Field(3, description="Nothing stops at a rung before this many reached it.")
     audit_frac: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -246,5 +247,8 @@ class SpaceSettings(Settings):
     )
     data_seed: Annotated[int, Field(ge=0)] = Field(0, description="The draw of the distilled set and its views.")
     early_stopping: EarlyStopping | None = Field(None, description="Stratified ASHA; absent means every trial ends.")
+    checkpoint_every_epochs: PositiveInt | None = Field(
+        None, description="Trials in progress are kept this often, so that what dies goes on from there; none: never."
+    )
     validation: Validation = Field(Validation(), description="The split that settings are chosen on.")
     resources: Resources = Field(Resources(), description="What one trial occupies.")

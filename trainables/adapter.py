@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ray import tune
 
 from trainables.config import TrialConfig
-from trainables.metrics import EpochMetrics
+from trainables.stepping import Stepper
 
 if TYPE_CHECKING:
     from trainables.trial import TrialData
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class StudentTrainable(tune.Trainable):
     """Iterates `train_student`; Tune hears of a trial at its rungs and at its end.
 
-    The configuration holds `trial` (a TrialConfig as a dictionary) and `rung_epochs`; `data` arrives by reference,
-    arrays by name for each data key, through `tune.with_parameters`.
+    The configuration holds `trial` (a TrialConfig as a dictionary) and `orders` (arguments of `Stepper`); `data` arrives by
+    reference, arrays by name for each data key, through `tune.with_parameters`.
     """
 
     def setup(self, config: dict[str, Any], data: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
@@ -38,35 +38,28 @@ class StudentTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Make ready for another trial in the same process."""
         self._trial = TrialConfig(**new_config["trial"])
-        self._rung_epochs = list(new_config["rung_epochs"])
-        self._points: Iterator[EpochMetrics] | None = None
+        self._stepper = Stepper(self._trial, **new_config["orders"])
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next rung, or to the end; the points of the curve since the last call."""
-        points: list[dict[str, Any]] = []
-        self._points = self._points or self._begin()
-        for point in self._points:
-            points.append(point.as_dict())
-            if point.diverged or self._at_rung(point.epoch):
-                break
-        ended = not points or points[-1]["diverged"] or points[-1]["epoch"] == self._trial.epochs
-        return {"points": points, "done": ended}
+        """Train up to the next rung or checkpoint, or to the end; the points of the curve since the last call."""
+        points, checkpoint = self._stepper.step(self._ready_data())
+        return {"points": points, "checkpoint": checkpoint, "done": self._stepper.ended}
 
     def cleanup(self) -> None:
         """Free device memory before the actor goes."""
         self._on_device.clear()
         gc.collect()
 
-    def _begin(self) -> Iterator[EpochMetrics]:
-        """Start training. The first time, train one epoch that is thrown away: torch loads much at first use."""
-        from trainables.trial import train_student  # here, so that a driver that names this class needs no torch
-
+    def _ready_data(self) -> TrialData:
+        """The trial's data. The first time, train one epoch that is thrown away: torch loads much at first use."""
         data = self._data(self._trial.data, self._trial.device)
         if not self._is_warm:
+            from trainables.trial import train_student  # here, so that a driver that names this class needs no torch
+
             list(train_student(replace(self._trial, epochs=1), data))
             self._is_warm = True
-        return train_student(self._trial, data)
+        return data
 
     def _data(self, key: str, device: str) -> TrialData:
         """The shared arrays as tensors, once per actor and device."""
@@ -75,9 +68,3 @@ class StudentTrainable(tune.Trainable):
         if (key, device) not in self._on_device:
             self._on_device[key, device] = TrialData.from_arrays(self._arrays[key], device)
         return self._on_device[key, device]
-
-    def _at_rung(self, epoch: int) -> bool:
-        """True at the first evaluation at or after a rung; that rung is then done with."""
-        reached = [rung for rung in self._rung_epochs if rung <= epoch]
-        self._rung_epochs = [rung for rung in self._rung_epochs if rung > epoch]
-        return bool(reached)

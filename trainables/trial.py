@@ -94,6 +94,7 @@ class TrialState:
     view_order: torch.Generator
     views: list[int]
     epoch: int = 0
+    train_s: float = 0.0
 
     @property
     def student(self) -> nn.Module:
@@ -111,6 +112,7 @@ class TrialState:
             "view_order": self.view_order.get_state(),
             "views": list(self.views),
             "epoch": self.epoch,
+            "train_s": self.train_s,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -121,7 +123,7 @@ class TrialState:
             self.average.load_state_dict(state["average"])
         self.batch_order.set_state(state["batch_order"])
         self.view_order.set_state(state["view_order"])
-        self.views, self.epoch = list(state["views"]), state["epoch"]
+        self.views, self.epoch, self.train_s = list(state["views"]), state["epoch"], state["train_s"]
 
 
 def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
@@ -161,14 +163,15 @@ def train_student(config: TrialConfig, data: TrialData, state: TrialState | None
         EpochMetrics, the last one at `config.epochs` or where the training diverged.
     """
     torch.set_num_threads(config.threads)
-    started = time.monotonic()
     state = state or start_trial(config, data)
+    started = time.monotonic() - state.train_s
     while state.epoch < config.epochs:
         train_loss = _train_epoch(config, data, state)
         diverged = not math.isfinite(train_loss)
         if diverged or state.epoch == config.epochs or state.epoch % config.evaluate_every_epochs == 0:
             validation, test = _evaluate(config, data, state, diverged=diverged)
-            yield EpochMetrics(state.epoch, train_loss, validation, test, time.monotonic() - started, diverged)
+            state.train_s = time.monotonic() - started
+            yield EpochMetrics(state.epoch, train_loss, validation, test, state.train_s, diverged)
         if diverged:
             return
 

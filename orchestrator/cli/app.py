@@ -46,7 +46,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"--out: {path} cannot be written ({error.strerror}).") from error
+        raise ConfigError(f"--out: {path} cannot be written ({error.strerror or error}).") from error
 
 
 def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands that drive a sweep: run, resume, plan, status."""
+"""Commands that drive a sweep: run, resume, sync, plan, status."""
 
 from __future__ import annotations
 
@@ -74,6 +74,22 @@ def resume(  # noqa: PLR0913 (options of a command)
     sweep = Sweep.stored(name, home)
     options = RunOptions(local=local, address=address, max_concurrent=max_concurrent, tracking_uri=tracking_uri)
     _run(sweep, options)
+
+
+@app.command()
+def sync(name: NameArgument, home: HomeOption = None, tracking_uri: UriOption = None) -> None:
+    """Send MLflow what an outage kept back of a sweep; exit status 1 if it still does not take it."""
+    from orchestrator import RunOptions, Sweep
+    from orchestrator.report import Findings, write_report
+
+    sweep = Sweep.stored(name, home)
+    sweep.say = say
+    options = RunOptions(tracking_uri=tracking_uri)
+    if not sweep.sync(options):
+        raise typer.Exit(1)
+    landscape = sweep.landscape()
+    sweep.log_report(options, write_report(Findings(landscape), sweep.folder.report), landscape)
+    out.print(f"MLflow has all of sweep {name}: {landscape.table.run_id.notna().sum()} runs")
 
 
 @app.command()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity, tunability
     from orchestrator.landscape.stopping import early_stopping_safety
     from orchestrator.landscape.tuning import boundary_flags, equal_search, robustness, tuning_curve
-    from orchestrator.landscape.values import arm_values, cell_values, ranking
+    from orchestrator.landscape.values import arm_values, cell_values, ranking, read_table
 
 __all__ = [
     "arm_values",
@@ -32,6 +32,7 @@ __all__ = [
     "pooled_iqm",
     "rank_stability",
     "ranking",
+    "read_table",
     "robustness",
     "sensitivity",
     "tunability",
@@ -45,8 +46,13 @@ _HOME = {
     "spread": ("factor_drops", "rank_stability", "sensitivity", "tunability"),
     "stopping": ("early_stopping_safety",),
     "tuning": ("boundary_flags", "equal_search", "robustness", "tuning_curve"),
-    "values": ("arm_values", "cell_values", "ranking"),
+    "values": ("arm_values", "cell_values", "ranking", "read_table"),
 }
+
+
+def __dir__() -> list[str]:
+    """What a notebook completes."""
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

@@ -168,7 +168,8 @@ def _shares(variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
 def _jackknife(values: np.ndarray, terms: Sequence[_Term], shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of the shares; NaN with fewer than 3 replicates."""
     r = values.shape[1]
-    if r < 3:
+    enough = (~np.isnan(values)).sum(axis=1).min() > 1  # leaving one out must leave every cell something
+    if r < 3 or not enough:
         return np.full(len(shares), np.nan), np.full(len(shares), np.nan)
     without = np.array([_shares(*_variances(np.delete(values, i, axis=1), terms)) for i in range(r)])
     error = np.sqrt((r - 1) / r * ((without - without.mean(axis=0)) ** 2).sum(axis=0))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from orchestrator.landscape.values import CONFIDENCE, confirmed, levels_of, mean_interval, tuned_validation
+from orchestrator.landscape.values import CONFIDENCE, confirmed, levels_of, mean_interval, require, tuned_validation
 
 EXACT_UP_TO: Final = 20
 RANDOM_FLIPS: Final = 100_000
@@ -55,8 +55,7 @@ def compare(
     """
     if aggregate not in ("tuned", "mean"):
         raise ValueError(f"unknown aggregate {aggregate!r}; valid: ['tuned', 'mean'].")
-    if missing := sorted({"cell", "stage", "status", "replicate", factor, metric} - set(table.columns)):
-        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table.columns)}.")
+    require(table, "cell", "stage", "status", "replicate", factor, metric)
     represented = _represented(table, factor, aggregate, metric, _contexts(table, factor, contexts))
     pairs = [(a, b, *_differ(represented[a], represented[b])) for a, b in itertools.combinations(represented, 2)]
     compared = pd.DataFrame(pairs, columns=[name for name in COLUMNS if name != "p_holm"])

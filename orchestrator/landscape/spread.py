@@ -123,8 +123,9 @@ def rank_stability(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.Dat
             for a, b in itertools.combinations(values.dropna(axis=1).to_numpy(), 2)
             if len(a) > 1
         ]
+        taus = [tau for tau in taus if not math.isnan(tau)]  # not defined where all arms tie
         if taus:
-            rows.append((between, len(taus), float(np.nanmean(taus)), float(np.nanmin(taus))))
+            rows.append((between, len(taus), float(np.mean(taus)), min(taus)))
     return pd.DataFrame(rows, columns=["between", "pairs", "tau", "lowest"])
 
 
@@ -143,7 +144,10 @@ def _matrix(rows: pd.DataFrame, cells: Mapping[str, Any], metric: str) -> Matrix
 
 
 def _range(values: Matrix) -> tuple[str, str, float, float, float]:
-    """Best and worst column by their mean, and the interval of their paired difference."""
+    """Best and worst column by their mean over the replicates that all have, and the interval of their difference."""
+    values = values.dropna()
+    if values.empty:
+        return "", "", math.nan, math.nan, math.nan
     means = values.mean()
     best, worst = str(means.idxmax()), str(means.idxmin())
     return best, worst, *mean_interval((values[best] - values[worst]).dropna().to_numpy())
@@ -157,11 +161,12 @@ def _shared_rows(here: pd.DataFrame) -> pd.DataFrame:
 
 def _shared_range(own: Matrix, shared: Matrix) -> dict[str, Any]:
     """Range over arms at the shared draw, and by how much it differs from that at own draws, replicate by replicate."""
-    own = own[list(shared)]
+    both = own[list(shared)].dropna().index.intersection(shared.dropna().index)
+    own, shared = own.loc[both, list(shared)], shared.loc[both]
     best, worst, spread, low, high = _range(shared)
     own_best, own_worst, *_ = _range(own)
-    differences = (shared[best] - shared[worst]) - (own[own_best] - own[own_worst])
-    gap, gap_low, gap_high = mean_interval(differences.dropna().to_numpy())
+    gaps = (shared[best] - shared[worst]) - (own[own_best] - own[own_worst]) if len(both) else pd.Series(dtype=float)
+    gap, gap_low, gap_high = mean_interval(gaps.to_numpy())
     return {
         "shared_best": best,
         "shared_worst": worst,

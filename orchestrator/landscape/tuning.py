@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from orchestrator.landscape.values import CONFIDENCE, arm_values, levels_of
+from orchestrator.landscape.values import CONFIDENCE, arm_values, levels_of, require
 
 BOOTSTRAPS: Final = 1000
 CLOSE: Final = 0.01
@@ -134,8 +134,15 @@ def boundary_flags(table: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
 
 
 def _tune(table: pd.DataFrame) -> pd.DataFrame:
-    """Draws that ended, diverged ones at chance."""
-    return table[(table.stage == "tune") & table.status.isin(["finished", "stopped"]) & table.val_accuracy.notna()]
+    """Draws that ended, one row each: the mean over tune replicates; stopped if one of them was; diverged at chance."""
+    require(table, "cell", "stage", "status", "val_accuracy")
+    ended = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"]) & table.val_accuracy.notna()]
+    if "draw" not in ended or ended.empty:
+        return ended
+    means = ended.groupby(["cell", "draw"]).val_accuracy.transform("mean")
+    was_stopped = ended.status.eq("stopped").groupby([ended.cell, ended.draw]).transform("any")
+    once = ended.assign(val_accuracy=means, status=np.where(was_stopped, "stopped", "finished"))
+    return once.drop_duplicates(["cell", "draw"])
 
 
 def _tune_of_levels(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from trainables.config import KNOBS
 
 CONFIDENCE: Final = 0.95
 
@@ -39,10 +42,21 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, f
     return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
 
 
+def require(table: pd.DataFrame, *columns: str) -> None:
+    """Refuse a table that lacks a column, saying what it has.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
+    if missing := [name for name in columns if name not in table]:
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table.columns)}.")
+
+
 def confirmed(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that enter cell values: finished `confirm` trials of the best draw (diverged ones count as they are)."""
+    require(table, "cell", "stage", "status", "replicate")
     rows = table[(table.stage == "confirm") & (table.status == "finished")]
-    return rows[rows.selected.str.contains("best")] if "selected" in rows else rows
+    return rows[rows.selected.fillna("").str.contains("best")] if "selected" in rows else rows
 
 
 def diverged(table: pd.DataFrame) -> pd.Series:
@@ -66,6 +80,7 @@ def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
         One row per cell of the table, in its order: cell, arms, loss, knobs and contexts, n, mean, low, high, sd,
         diverged (how many of n), validation (of the confirmed draw in `tune`).
     """
+    require(table, metric)
     rows = confirmed(table)
     outcome = ["trial_id", "stage", "replicate", "draw", "status", "stopped_by", "audited", "diverged", "selected"]
     outcome += ["epochs", "val_accuracy", "test_accuracy", "test_accuracy_max", "train_s", "run_id"]
@@ -85,10 +100,27 @@ def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     return values.rename_axis("cell").reset_index()
 
 
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A table that LossAtlas wrote (.csv or .parquet), with its contexts in `attrs["contexts"]`.
+
+    Without contexts the statistics would choose one cell per arm over all optimizers, students and datasets.
+    """
+    path = Path(path)
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    settings = [str(name) for name in table if name not in KNOBS]
+    labels = table.cell.astype(str)
+    table.attrs["contexts"] = [name for name in settings if labels.str.contains(f",{name}=", regex=False).any()]
+    return table
+
+
 def levels_of(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Cells per level. Arms with equal sets of cells are one level, named "kl = soft_ce"."""
+    """Cells per level. Arms with equal sets of cells are one level, named "kl = soft_ce".
+
+    A table without arms has its losses as arms, one without losses its cells.
+    """
     owned: dict[str, set[str]] = {}
-    for cell, arms in table[["cell", "arms"]].drop_duplicates().itertuples(index=False):
+    names = next(name for name in ("arms", "loss", "cell") if name in table)
+    for cell, arms in table[["cell"]].assign(arms=table[names]).drop_duplicates().itertuples(index=False):
         for arm in arms.split("|"):
             owned.setdefault(arm, set()).add(cell)
     order = list(table.cell.drop_duplicates())

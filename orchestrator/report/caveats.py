@@ -20,15 +20,21 @@ from orchestrator.search import TwoStageSearch
 
 def caveats(landscape: Landscape) -> Iterator[str]:
     """One sentence per thing that limits the conclusions (METHOD 12)."""
-    settings, table = landscape.plan.space.settings, landscape.table
+    settings, table, tuned = landscape.plan.space.settings, landscape.table, landscape.plan.has_tune_stage
     for about in landscape.facts.get("data", {}).values():
-        yield from _of_data(about, error=1 - confirmed(table).test_accuracy.mean())
+        error = 1 - confirmed(table).test_accuracy.mean()
+        yield from _of_data(about, error=error, chosen="Draws and cells were chosen" if tuned else "Curves are")
     axes = {*landscape.plan.space.axes, *(factor.name for factor in landscape.plan.space.nuisance)}
     fixed = {key: value for key, value in settings.fixed.model_dump().items() if key not in axes}
     yield "Fixed and not varied: " + ", ".join(f"{key} = {value}" for key, value in fixed.items()) + "."
     if fixed.get("weight_decay") and "sgd" in str(landscape.plan.space.document):
         yield "A fixed weight decay is not neutral to the scale of a loss under SGD."
-    yield "Intervals are over replicates (seeds) and conditional on the draw chosen in the tune stage."
+    if landscape.plan.has_tune_stage:
+        yield "Intervals are over replicates (seeds) and conditional on the draw chosen in the tune stage."
+    else:
+        yield "Nothing was tuned: losses are compared at settings that may suit one better than another."
+    if settings.protocol == "paper":
+        yield "protocol: paper evaluates the test split at every evaluation; test_accuracy is that of the last one."
     if landscape.plan.space.settings.early_stopping and landscape.plan.has_tune_stage:
         yield (
             "Early stopping decides by the order in which trials arrive, so a second run of this sweep may stop other "
@@ -37,18 +43,22 @@ def caveats(landscape: Landscape) -> Iterator[str]:
     yield from _missing(landscape)
 
 
-def _of_data(about: Mapping[str, Any], *, error: float) -> Iterator[str]:
+def _of_data(about: Mapping[str, Any], *, error: float, chosen: str) -> Iterator[str]:
     """What one prepared set of data limits conclusions to."""
-    standard_error = math.sqrt(max(error * (1 - error), 0) / about["n_test"]) if error == error else math.nan
+    standard_error = 100 * math.sqrt(max(error * (1 - error), 0) / about["n_test"]) if error == error else math.nan
+    how_sure = (
+        f" (binomial standard error {standard_error:.2f} points at the mean accuracy of all cells; in no interval here)"
+        if error == error
+        else ""
+    )
     teacher = about.get("teacher_test_accuracy")
     labels = "no teacher" if teacher is None else f"this teacher (test accuracy {teacher:.2%})"
     made = about.get("distilled", "random")
     yield (
         f"Conclusions hold for this distilled set ({made}, {about['n_distilled']} images), {labels}, this bank of "
-        f"{about['views']} views, this split, and these {about['n_test']} test images (binomial standard error "
-        f"{100 * standard_error:.2f} points at the mean accuracy of all cells; in no interval here)."
+        f"{about['views']} views, this split, and these {about['n_test']} test images{how_sure}."
     )
-    held_out = f"Draws and cells were chosen on {about['n_validation']} validation images, held out from the "
+    held_out = f"{chosen} on {about['n_validation']} validation images, held out from the "
     if about.get("validation_from", "train") == "train":
         yield held_out + (
             "training split; a teacher or distilled set that was made elsewhere may have seen them."

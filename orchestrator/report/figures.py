@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -31,7 +32,7 @@ def ranking_figure(table: pd.DataFrame) -> go.Figure:
     figure = go.Figure(
         go.Scatter(
             x=100 * ranked["mean"],
-            y=ranked.level,
+            y=ranked.level.map(escape),
             error_x={"array": 100 * (ranked.high - ranked["mean"]), "color": _INK},
             mode="markers",
             marker={"size": 12, "color": _COLOURS[0]},
@@ -44,11 +45,11 @@ def ranking_figure(table: pd.DataFrame) -> go.Figure:
     for number, (key, group) in enumerate(_by_context(arms, contexts) if contexts else []):
         figure.add_scatter(
             x=100 * group["mean"],
-            y=group.level,
+            y=group.level.map(escape),
             mode="markers",
             error_x={"array": 100 * (group.high - group["mean"]), "color": _INK, "thickness": 1, "width": 3},
             marker={"size": 8, "symbol": _SYMBOLS[number % len(_SYMBOLS)], "color": _COLOURS[1 + number % 6]},
-            name=context_name(key),
+            name=escape(context_name(key)),
             customdata=group[["cell"]],
             hovertemplate="%{y}: %{x:.2f} %<br>%{customdata[0]}<extra></extra>",
         )
@@ -70,8 +71,8 @@ def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
     figure = make_subplots(
         rows=len(rows),
         cols=len(losses),
-        column_titles=losses,
-        row_titles=[context_name(key) for key, _ in rows],
+        column_titles=[escape(str(loss)) for loss in losses],
+        row_titles=[escape(context_name(key)) for key, _ in rows],
         horizontal_spacing=min(0.03, 0.5 / len(losses)),
         vertical_spacing=min(0.12, 0.5 / len(rows)),
         column_widths=[
@@ -85,16 +86,17 @@ def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
     figure.update_yaxes(title="w", showticklabels=True, col=1)
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_xaxes(title="T", row=len(rows))
-    low, high = _colour_range(100 * values["mean"].dropna())
+    low, high = colour_range(100 * values["mean"].dropna())
     figure.update_layout(coloraxis={"colorscale": _SCALE, "cmin": low, "cmax": high, "colorbar": {"title": "test, %"}})
     return _styled(figure, height=120 + 180 * len(rows))
 
 
-def _colour_range(values: pd.Series) -> tuple[float, float]:
+def colour_range(values: pd.Series) -> tuple[float, float]:
     """Ends of the colour scale: a few cells far below the rest must not make all others look alike."""
     if values.empty:
         return 0.0, 100.0
-    return max(values.min(), 4 * values.median() - 3 * values.max()), float(values.max())
+    low = max(values.min(), 4 * values.median() - 3 * values.max())
+    return float(min(low, values.max())), float(values.max())
 
 
 def _heatmap(cells: pd.DataFrame) -> go.Heatmap:
@@ -134,7 +136,7 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[context_name(key) for key, _ in panels],
+        subplot_titles=[escape(context_name(key)) for key, _ in panels],
         shared_yaxes=True,
         horizontal_spacing=0.05,
         vertical_spacing=min(0.12, 0.5 / rows),
@@ -176,7 +178,7 @@ def _profile(draws: pd.DataFrame, factor: str, level: str, colour: str, chosen: 
             x=mine[factor],
             y=_error(mine.val_accuracy),
             mode=mode,
-            name=level,
+            name=escape(level),
             legendgroup=level,
             showlegend=status == "finished",
             line={"color": colour, "width": 1.5},
@@ -202,7 +204,9 @@ def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
         mine = curves[curves.level == level]
         figure.add_traces(list(_band(mine.epoch, _error(mine.low), _error(mine.high), level, number)))
         line = _line(number)
-        figure.add_scatter(x=mine.epoch, y=_error(mine["mean"]), mode="lines", line=line, name=level, legendgroup=level)
+        figure.add_scatter(
+            x=mine.epoch, y=_error(mine["mean"]), mode="lines", line=line, name=escape(level), legendgroup=level
+        )
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="validation error, %", type="log", dtick="D2", autorange="reversed")
     return _styled(figure, height=440)
@@ -251,7 +255,7 @@ def tuning_figure(curve: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
             x=mine.draws,
             y=100 * mine.expected,
             mode="lines+markers",
-            name=level,
+            name=escape(level),
             legendgroup=level,
             line=_line(number),
             customdata=100 * mine[["low", "high"]].to_numpy(),
@@ -295,7 +299,7 @@ def _styled(figure: go.Figure, *, height: int) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": _INK, "family": "system-ui, sans-serif", "size": 13},
         margin={"l": 60, "r": 40, "t": 40, "b": 50},
-        legend={"orientation": "h", "y": -0.25},
+        legend={"orientation": "h", "yanchor": "top", "y": -70 / max(1, height - 90)},
     )
     figure.update_xaxes(gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False)

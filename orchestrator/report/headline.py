@@ -11,6 +11,7 @@ import pandas as pd
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.power import replicates_needed
 from orchestrator.landscape.tuning import boundary_flags
+from orchestrator.landscape.values import levels_of
 from orchestrator.report.findings import Findings
 from orchestrator.report.html import context_name, percent, points
 
@@ -20,7 +21,7 @@ MOST_CONTEXTS: Final = 4
 
 def headline(found: Findings) -> str:
     """The outcome in a few sentences."""
-    landscape, ranked = found.landscape, found.ranked
+    landscape, ranked = found.landscape, found.ranked[found.ranked.contexts == found.ranked.contexts.max()]
     best, worst = ranked.iloc[0], ranked.iloc[-1]
     at = _on_what(landscape) + _at(landscape)
     text = (
@@ -43,7 +44,7 @@ def _explained(found: Findings) -> str:
     if not isinstance(terms, pd.DataFrame) or set(terms.term) == {"loss", "block", "residual"}:
         return ""
     share = terms.set_index("term")
-    if pd.isna(share.share["loss"]):
+    if "loss" not in share.index or pd.isna(share.share["loss"]):
         return ""
     row = share.loc["loss"]
     text = f" The choice of loss explains {row.share:.0%} of the variance between cells"
@@ -56,9 +57,10 @@ def _explained(found: Findings) -> str:
 
 def qualifications(found: Findings) -> Iterator[str]:
     """What a reader of the headline must know, a sentence each."""
+    yield from _partial(found)
+    chosen = "not the choice of draw and cell (made on validation), " if found.landscape.plan.has_tune_stage else ""
     yield (
-        "Intervals and tests cover the training seeds alone: not the choice of draw and cell (made on validation), not the "
-        "test images, the teacher, or the distilled set."
+        f"Intervals and tests cover the training seeds alone: {chosen}not the test images, the teacher, or the distilled set."
     )
     yield from _reversed(found)
     yield from _per_context(found)
@@ -66,6 +68,20 @@ def qualifications(found: Findings) -> Iterator[str]:
         yield edge
     if few := _few_draws(found):
         yield few
+
+
+def _partial(found: Findings) -> Iterator[str]:
+    """What is not there yet of a sweep that is not complete."""
+    table, ranked = found.table, found.ranked
+    missing = int(table.status.isin(["pending", "running", "failed"]).sum())
+    if not missing:
+        return
+    text = f"This sweep is not complete: {missing} of {len(table)} planned trials are not there"
+    partly = list(ranked.level[ranked.contexts < ranked.contexts.max()])
+    absent = [level for level in levels_of(table) if level not in set(ranked.level)]
+    text += f"; arms without any confirmed cell: {', '.join(absent)}" if absent else ""
+    text += f"; arms that lack a context, ranked last: {', '.join(partly)}" if partly else ""
+    yield html.escape(text) + "."
 
 
 def _per_context(found: Findings) -> Iterator[str]:

@@ -57,3 +57,8 @@ def interval(low: float, high: float) -> str:
 def probability(p: float) -> str:
     """A p value."""
     return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def share(value: float, low: float, high: float) -> str:
+    """A share and its interval."""
+    return "–" if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"

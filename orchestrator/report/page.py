@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.values import cell_values
 from orchestrator.report.caveats import caveats, how_to_reproduce
 from orchestrator.report.dictionary import write_dictionary
@@ -95,7 +96,7 @@ def _page(found: Findings) -> Iterator[str]:
     yield f"<title>Loss landscape: {name}</title><style>{_STYLE}</style></head><body>"
     yield f"<h1>Loss landscape: {name}</h1>"
     if found.ranked.empty:
-        yield "<p class='lead'>No cell has been confirmed yet; run <code>lossatlas resume</code> and look again.</p>"
+        yield f"<p class='lead'>{_nothing(landscape)}</p>"
     else:
         yield f"<p class='lead'>{headline(found)}</p><ul class='soft'>"
         yield from (f"<li>{sentence}</li>" for sentence in qualifications(found))
@@ -106,6 +107,14 @@ def _page(found: Findings) -> Iterator[str]:
     yield "</ul><h2 id='reproduce'>How to reproduce</h2>"
     yield f"<pre class='wide'>{html.escape(how_to_reproduce(landscape))}</pre>"
     yield f"<script>{get_plotlyjs()}</script><script>{_DRAW}</script></body></html>"
+
+
+def _nothing(landscape: Landscape) -> str:
+    """Why there is nothing to show."""
+    confirm = landscape.table[landscape.table.stage == "confirm"]
+    if len(confirm) and (confirm.status == "skipped").all():
+        return "All draws of all cells diverged, so there is nothing to confirm; lower the learning rates."
+    return "No cell has been confirmed yet; run <code>lossatlas resume</code> and look again."
 
 
 def _main(found: Findings) -> Iterator[str]:

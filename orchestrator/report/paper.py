@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 
 from orchestrator.landscape.values import cell_values
+from orchestrator.report.figures import colour_range
 from orchestrator.report.findings import Findings
+from orchestrator.report.html import context_name
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _SPECIAL: Final = {
     "\\": r"\textbackslash{}",
@@ -26,8 +31,12 @@ _SPECIAL: Final = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }
 ALPHA: Final = 0.05
+_PLANE: Final = ("temperature", "refinement")
 
 
 def escape(text: object) -> str:
@@ -57,9 +66,9 @@ def _latex(found: Findings) -> Iterator[str]:
     contexts = list(found.table.attrs.get("contexts", []))
     keys = list(found.arms[contexts].drop_duplicates().itertuples(index=False)) if contexts else []
     n = sorted(set(found.ranked.n))
-    replicates = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    seeds = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
     yield "% needs \\usepackage{booktabs}"
-    yield f"% test accuracy, mean +- half of the 95 % t interval over {replicates} paired replicates"
+    yield f"% test accuracy, mean +- half of the 95 % t interval over {seeds} paired seeds"
     yield f"% bold: differs from every other arm (exact sign-flip test, Holm, {ALPHA:g})"
     yield f"\\begin{{tabular}}{{l{'c' * (1 + len(keys))}}}"
     yield "\\toprule"
@@ -124,31 +133,61 @@ def _draw_ranking(found: Findings, drawing: Figure) -> bool:
     axes = drawing.add_subplot()
     ranked = found.ranked.iloc[::-1]
     error = 100 * (ranked.high - ranked["mean"]).fillna(0)
-    axes.errorbar(100 * ranked["mean"], ranked.level, xerr=error, fmt="o", color="#4477aa", capsize=3)
+    axes.errorbar(100 * ranked["mean"], ranked.level.map(_plain), xerr=error, fmt="o", color="#4477aa", capsize=3)
     axes.set_xlabel("test accuracy, % (95 % t interval over replicates)")
     axes.grid(axis="x", alpha=0.3)
     return True
 
 
 def _draw_plane(found: Findings, drawing: Figure) -> bool:
-    values = cell_values(found.table)
-    if not {"temperature", "refinement"} <= set(values):
+    """Refinement x temperature, a row per context and a column per loss, as on the page."""
+    values, contexts = cell_values(found.table), list(found.table.attrs.get("contexts", []))
+    knobs = [name for name in _PLANE if name in values]
+    values = values[values[knobs].notna().any(axis=1) & values["mean"].notna()] if knobs else values.iloc[:0]
+    if values[knobs].nunique().max() < 2:
         return False
-    values = values.dropna(subset=["temperature", "refinement", "mean"])
-    losses = list(values.loss.drop_duplicates())
-    if not losses:
-        return False
-    panels = drawing.subplots(1, len(losses), sharey=True, squeeze=False)[0]
-    low, high = 100 * values["mean"].min(), 100 * values["mean"].max()
-    for axes, loss in zip(panels, losses, strict=True):
-        plane = values[values.loss == loss].pivot_table(index="refinement", columns="temperature", values="mean")
-        image = axes.imshow(100 * plane, vmin=low, vmax=high, origin="lower", aspect="auto", cmap="viridis")
-        axes.set_xticks(range(plane.shape[1]), [f"{t:g}" for t in plane.columns])
-        axes.set_yticks(range(plane.shape[0]), [f"{w:.3g}" for w in plane.index])
-        axes.set(title=loss, xlabel="T")
-    panels[0].set_ylabel("w")
-    drawing.colorbar(image, ax=list(panels), label="test accuracy, %")
+    values = values.assign(**{name: values.get(name, pd.Series(-1, values.index)).fillna(-1) for name in _PLANE})
+    levels, losses = sorted(values.refinement.unique()), list(values.loss.drop_duplicates())
+    rows = list(values.groupby(contexts, sort=False, dropna=False)) if contexts else [((), values)]
+    drawing.set_figheight(0.7 + 1.1 * len(rows))
+    widths = [max(1, values[values.loss == loss].temperature.nunique()) for loss in losses]
+    panels = drawing.subplots(len(rows), len(losses), squeeze=False, gridspec_kw={"width_ratios": widths})
+    low, high = colour_range(100 * values["mean"])
+    for number, (key, here) in enumerate(rows):
+        line = panels[number]
+        for axes, loss in zip(line, losses, strict=True):
+            image = _draw_panel(axes, here[here.loss == loss], levels, (low, high))
+            axes.set_title(_plain(loss) if number == 0 else "", fontsize=8)
+        line[0].set_ylabel(_plain(f"{context_name(key)}\nw" if contexts else "w"), fontsize=8)
+    for axes in panels[-1]:
+        axes.set_xlabel("T", fontsize=8)
+    for axes in panels[:, 1:].ravel():
+        axes.set_yticklabels([])
+    drawing.colorbar(image, ax=panels, label="test accuracy, %", extend="min")
     return True
+
+
+def _draw_panel(axes: Axes, cells: pd.DataFrame, rows: list[float], span: tuple[float, float]) -> AxesImage:
+    """One loss in one context; the best cell where several share T and w."""
+    plane = cells.pivot_table(index="refinement", columns="temperature", values="mean", aggfunc="max")
+    plane = plane.reindex(rows)
+    image = axes.imshow(100 * plane, vmin=span[0], vmax=span[1], origin="lower", aspect="auto", cmap="viridis")
+    axes.set_xticks(range(plane.shape[1]), [_tick(x) for x in plane.columns], fontsize=7)
+    axes.set_yticks(range(plane.shape[0]), [_tick(y) for y in plane.index], fontsize=7)
+    for (y, x), value in np.ndenumerate(100 * plane.to_numpy()):
+        ink = "w" if value < sum(span) / 2 else "k"
+        shown = "" if math.isnan(value) else f"{value:.1f}"
+        axes.text(x, y, shown, ha="center", va="center", fontsize=6, color=ink)
+    return image
+
+
+def _tick(value: Any) -> str:
+    return "–" if value < 0 else f"{value:.3g}"
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib prints as it stands."""
+    return text.replace("$", r"\$")
 
 
 def _draw_tuning(found: Findings, drawing: Figure) -> bool:
@@ -157,7 +196,7 @@ def _draw_tuning(found: Findings, drawing: Figure) -> bool:
     axes = drawing.add_subplot()
     for level in found.ranked.level:
         mine = found.tuning[found.tuning.level == level]
-        axes.plot(mine.draws, 100 * mine.expected, marker="o", markersize=3, label=level)
+        axes.plot(mine.draws, 100 * mine.expected, marker="o", markersize=3, label=_plain(level))
     axes.set(xlabel="draws k", ylabel="expected best validation accuracy, %")
     axes.legend(fontsize=7, ncols=2)
     return True

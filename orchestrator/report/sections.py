@@ -17,7 +17,7 @@ from orchestrator.landscape.values import confirmed, ranking
 from orchestrator.report.figures import curves_figure, effects_figure, heatmap_figure, ranking_figure
 from orchestrator.report.findings import Findings
 from orchestrator.report.headline import MOST_CONTEXTS
-from orchestrator.report.html import figure, grid, interval, percent, points, probability
+from orchestrator.report.html import figure, grid, interval, percent, points, probability, share
 from orchestrator.report.search import stopping, tuning
 
 MOST_PAIRS = 500
@@ -41,8 +41,8 @@ def sections(found: Findings) -> Iterator[Section]:
 def _which(found: Findings) -> Iterator[str]:
     yield figure(
         ranking_figure(found.table),
-        f"Test accuracy per arm: {_represented(found.landscape)} in each context. Intervals are over replicates and conditional "
-        "on the chosen draw. Data: <a href='ranking.csv'>ranking.csv</a>, <a href='arms.csv'>arms.csv</a>.",
+        f"Test accuracy per arm: {_represented(found.landscape)} in each context. Intervals are over seeds{_given(found)}. "
+        "Data: <a href='ranking.csv'>ranking.csv</a>, <a href='arms.csv'>arms.csv</a>.",
         "Arms ranked by test accuracy with intervals",
     )
     yield from _ranking(found)
@@ -85,13 +85,32 @@ def _ranking(found: Findings) -> Iterator[str]:
     yield grid((*head, *(["best of all evaluations"] if best else [])), rows)
     yield (
         "<p class='soft'>Mean over contexts with equal weight. Arms that share a letter were not found to differ, which is "
-        f"not the same as equal (exact sign-flip test on paired seeds, Holm over all pairs, 5 %{_floor(found)}). Cells and "
-        "draws: how many an arm was chosen from, over all contexts; more is more chances to be lucky in tuning, so see also "
-        "the ranking <a href='#tuning'>at equal search</a>. The choice is made on validation images only.</p>"
+        f"not the same as equal (exact sign-flip test on paired seeds, Holm over all pairs, 5 %{_floor(found)}). "
+        f"{_searched(found)}</p>"
     )
     for names in dict.fromkeys(found.names.values()):
         if names not in found.names:
             yield f"<p class='soft'>{html.escape(names)}: represented by the same cells, so their numbers are equal.</p>"
+
+
+def _given(found: Findings) -> str:
+    return ", for the draw that was chosen" if found.landscape.plan.has_tune_stage else ""
+
+
+def _searched(found: Findings) -> str:
+    """What the columns after the seeds mean."""
+    if found.landscape.plan.has_tune_stage:
+        return (
+            "Cells and draws: how many an arm was chosen from, over all contexts; more is more chances to be lucky in tuning, "
+            "so see also the ranking <a href='#tuning'>at equal search</a>. The choice is made on validation images only."
+        )
+    maximum = (
+        " Best of all evaluations: the highest of a trial's test accuracies, as many papers report it; it is chosen on test "
+        "images, so it is too high, and enters nothing else here."
+    )
+    return "Nothing was tuned: an arm is the mean of its cells." + (
+        maximum if "test_accuracy_max" in found.table else ""
+    )
 
 
 def _floor(found: Findings) -> str:
@@ -142,7 +161,7 @@ def _across(found: Findings, factor: str) -> Iterator[str]:
     ]
     yield grid(("arm", *map(str, values), "best", "drop, points", "95 % interval"), rows)
     yield (
-        f"<p class='soft'>Each arm at its own cell and draw under each {html.escape(factor)}; the drop is from its best to "
+        f"<p class='soft'>Each arm as it is represented under each {html.escape(factor)}; the drop is from its best to "
         "its worst one, paired by seed. Being chosen as best and worst makes a drop larger than it is where the two "
         "hardly differ.</p>"
     )
@@ -227,7 +246,7 @@ def _pairs(found: Findings) -> Iterator[str]:
             interval(row["low"], row["high"]),
             probability(row["p_value"]),
             probability(row["p_holm"]),
-            f"{row['p_better']:.2f} [{row['p_better_low']:.2f}, {row['p_better_high']:.2f}]",
+            share(row["p_better"], row["p_better_low"], row["p_better_high"]),
             row["n"],
             *(points(pairs.get((row["a"], row["b"]), math.nan)) for pairs in within.values()),
         )

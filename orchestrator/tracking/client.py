@@ -6,11 +6,16 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from search_spaces import ConfigError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+#: What MLflow can write to: servers, and databases.
+TRACKERS = ("http://", "https://", "databricks", "sqlite:", "postgresql", "mysql", "mssql")
 # A server that is away must not hold the end of a sweep for MLflow's default of minutes.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -18,6 +23,28 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+
+def check_uri(uri: str) -> None:
+    """Refuse what MLflow cannot read from, and a database file that is not there: MLflow would make one.
+
+    Raises:
+        ConfigError: With what is allowed.
+    """
+    if not uri.startswith(TRACKERS):
+        raise ConfigError(f"--tracking-uri: must begin with one of {', '.join(TRACKERS)}, got {uri!r}.")
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        raise ConfigError(f"--tracking-uri: there is no file {path}.")
+
+
+def public_uri(uri: str) -> str:
+    """A tracker's address without what is secret in it: user and password, query."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "sqlite":
+        return uri
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 def open_client(uri: str) -> MlflowClient:

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.home import Home
 from orchestrator.journal import Journal
 from orchestrator.run_fields import TrackedTrial
-from orchestrator.tracking.client import open_client, trial_runs
+from orchestrator.tracking.client import check_uri, open_client, public_uri, trial_runs
 from search_spaces import ConfigError
 
 
@@ -27,7 +27,9 @@ def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
         run = client.get_run(run_id)
         history = client.get_metric_history(run_id, "val_accuracy")
     except MlflowException as err:
-        raise ConfigError(f"no run {run_id!r} at {uri}; run ids are in the last column of `lossatlas table`.") from err
+        raise ConfigError(
+            f"no run {run_id!r} at {public_uri(uri)}; run ids are in the last column of `lossatlas table`."
+        ) from err
     if "lossatlas.config" not in run.data.tags:
         raise ConfigError(f"run {run_id!r} is no trial (a sweep's parent run?); take a run id of `lossatlas table`.")
     config, recipe = (json.loads(run.data.tags[f"lossatlas.{name}"]) for name in ("config", "recipe"))
@@ -46,6 +48,7 @@ def fetch_sweep(uri: str, name: str, home: Home) -> None:
     """
     from mlflow.exceptions import MlflowException
 
+    check_uri(uri)
     home.require_writable()
     folder = home.sweep(name)
     if (folder.path / "lock").exists():
@@ -57,7 +60,7 @@ def fetch_sweep(uri: str, name: str, home: Home) -> None:
         order = ["attributes.start_time DESC"]
         parents = client.search_runs([known], "tags.`lossatlas.kind` = 'sweep'", order_by=order) if known else []
         if not parents:
-            raise ConfigError(f"no sweep {name!r} at {uri}.")
+            raise ConfigError(f"no sweep {name!r} at {public_uri(uri)}.")
         parent = parents[0].info.run_id
         with tempfile.TemporaryDirectory() as place:
             found = [Path(client.download_artifacts(parent, p.name, place)) for p in (folder.plan, folder.journal)]
@@ -66,9 +69,11 @@ def fetch_sweep(uri: str, name: str, home: Home) -> None:
                 shutil.copy(path, folder.path / path.name)
         children = trial_runs(client, known, parent)
     except (MlflowException, OSError) as err:
-        raise ConfigError(f"sweep {name!r} cannot be read from {uri}: {' '.join(str(err).split())[:200]}") from err
+        raise ConfigError(
+            f"sweep {name!r} cannot be read from {public_uri(uri)}: {' '.join(str(err).split())[:200]}"
+        ) from err
     notes = Journal(folder.tracked)
-    notes.append("parent", run_id=parent, uri=uri)
+    notes.append("parent", run_id=parent, uri=public_uri(uri))
     for trial_id, run_id in children.items():
         notes.append("run", trial_id=trial_id, run_id=run_id)
     notes.close()

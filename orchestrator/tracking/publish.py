@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.journal import read_journal
-from orchestrator.tracking.client import open_client
+from orchestrator.tracking.client import open_client, public_uri
 from search_spaces import ConfigError
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:
     """Add the report to the sweep's parent run; what went wrong, if anything (it is not worth failing for)."""
-    parents = [r["run_id"] for r in read_journal(tracked) if r["kind"] == "parent" and r["uri"] == uri]
+    parents = [r["run_id"] for r in read_journal(tracked) if r["kind"] == "parent" and r["uri"] == public_uri(uri)]
     try:
         for path in files if parents else ():
             open_client(uri).log_artifact(parents[-1], str(path), "report")
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
-        return f"the report could not be sent to MLflow at {uri}: {err}"
+        return f"the report could not be sent to MLflow at {public_uri(uri)}: {err}"
     return None
 
 
@@ -45,7 +45,7 @@ def log_cells(uri: str, cells: Iterable[Mapping[Any, Any]]) -> str | None:
             values = {f"cell_{key}": cell[key] for key in ("mean", "low", "high", "n") if cell[key] == cell[key]}
             client.log_batch(cell["run_id"], metrics=[Metric(key, float(v), now, 0) for key, v in values.items()])
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the table is on disk)
-        return f"the cells' means could not be sent to MLflow at {uri}: {err}"
+        return f"the cells' means could not be sent to MLflow at {public_uri(uri)}: {err}"
     return None
 
 

@@ -11,7 +11,7 @@ from orchestrator.journal import Journal
 from orchestrator.plan import Plan
 from orchestrator.run_fields import environment_tags, result_tags, sweep_params, trial_params, trial_tags
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
-from orchestrator.tracking.client import open_client, trial_runs
+from orchestrator.tracking.client import open_client, public_uri, trial_runs
 from orchestrator.tracking.notes import notes_about
 
 if TYPE_CHECKING:
@@ -23,12 +23,21 @@ _STATUS = {FINISHED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 
 @dataclass(slots=True)
 class PendingTrial:
-    """What is not yet sent of one trial."""
+    """What is not yet sent of one trial.
+
+    Attributes:
+        assignment: The trial.
+        started_at: Unix time in seconds, of its first start.
+        points: Of its curve.
+        result: How it ended; None while it runs.
+        again: It died and began once more, so that points come that may have been sent.
+    """
 
     assignment: Assignment
     started_at: float
     points: list[dict[str, Any]] = field(default_factory=list)
     result: TrialResult | None = None
+    again: bool = False
 
 
 class Store:
@@ -37,7 +46,7 @@ class Store:
     def __init__(self, uri: str, plan: Plan, home: Home) -> None:
         with home.store_lock():
             self._client = open_client(uri)  # makes the tables of a new database
-        self._uri = uri
+        self._uri = public_uri(uri)
         self._plan = plan
         self._home = home
         self._folder = home.sweep(plan.name)
@@ -45,7 +54,7 @@ class Store:
         self._done: set[str] = set()
         self._parent: str | None = None
         self._sent_epochs: dict[str, int] = {}
-        for record in notes_about(self._folder.tracked, uri):
+        for record in notes_about(self._folder.tracked, self._uri):
             self._replay(record)
         self._notes = Journal(self._folder.tracked)
         self._experiment = self._find_experiment()
@@ -61,6 +70,9 @@ class Store:
     def send(self, pending: PendingTrial) -> None:
         """Create the trial's run if it has none, send what is new of it, and end it if the trial has ended."""
         trial_id = pending.assignment.trial_id
+        if pending.again and trial_id in self._runs:
+            self._begun_earlier.add(trial_id)
+            pending.again = False
         tags = _as_tags(result_tags(pending.result)) if trial_id in self._runs else []  # else the creation has them
         is_new = trial_id not in self._runs or trial_id in self._begun_earlier
         params = _as_params(trial_params(self._plan, pending.assignment)) if is_new else []
@@ -78,10 +90,16 @@ class Store:
         """Points that no earlier process sent: a trial that begins again goes through the same points again."""
         trial_id = pending.assignment.trial_id
         if trial_id in self._begun_earlier:
+            if pending.result is not None:  # all of it, for what an outage swallowed is not among the new points
+                pending.points = list(pending.result.curve)
             history = self._client.get_metric_history(self._runs[trial_id], "val_accuracy")
             self._sent_epochs[trial_id] = max((m.step for m in history), default=0)
             self._begun_earlier.remove(trial_id)
         return [p for p in pending.points if p["epoch"] > self._sent_epochs.get(trial_id, 0)]
+
+    def close(self) -> None:
+        """Stop noting; another store may be opened for the sweep."""
+        self._notes.close()
 
     def interrupt(self, pending: PendingTrial) -> None:
         """The sweep ends before the trial did; its run is continued when the trial is."""
@@ -192,8 +210,9 @@ def _as_metrics(points: Sequence[Mapping[str, Any]], started_at: float) -> list[
     """
     from mlflow.entities import Metric
 
-    rows = [(name, p) for p in points for name in ("train_loss", "val_accuracy", "test_accuracy")]
-    rows += [("train_s", p) for p in points[-1:]]
+    # validation last: where it is in the store, all of the point is (see `Store._unsent`)
+    rows = [("train_s", p) for p in points[-1:]]
+    rows += [(name, p) for p in points for name in ("train_loss", "test_accuracy", "val_accuracy")]
     return [
         Metric(name, p[name], int((started_at + p["train_s"]) * 1000), p["epoch"])
         for name, p in rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from orchestrator.landscape.pooled import pooled_iqm
 from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity, tunability
 from orchestrator.landscape.tuning import boundary_flags, equal_search, expected_best, robustness, tuning_curve
+from orchestrator.landscape.values import ranking, read_table
 
 LRS = (0.001, 0.01, 0.1, 1.0)
 
@@ -191,3 +193,43 @@ def test_both_ranges_are_over_the_same_cells() -> None:
     (row,) = sensitivity(table).to_dict("records")
     assert (row["shared_best"], row["shared_worst"]) == ("kl", "ce")
     assert (row["shared"], row["gap"]) == (pytest.approx(0.1), pytest.approx(-0.2))
+
+
+def test_two_tune_replicates_are_one_draw() -> None:
+    """The second replicate of draw 2 of kl under adamw has 0.5 instead of 0.9: the draw is worth 0.7, as draw 1 is."""
+    second = TABLE[TABLE.stage == "tune"].assign(replicate=-1)
+    second.loc[(second.cell == "kl,adamw") & (second.draw == 2), "val_accuracy"] = 0.5
+    table = pd.concat([TABLE, second], ignore_index=True)
+    table.attrs = TABLE.attrs
+    curve = tuning_curve(table)
+    assert curve.groupby("level").draws.max().to_dict() == {"ce": 4, "kl": 4}
+    assert curve[(curve.level == "kl") & (curve.draws == 4)].expected.item() == pytest.approx((0.7 + 0.8) / 2)
+    assert robustness(table).set_index("level").draws["kl"] == 8
+
+
+def test_ranges_are_over_the_replicates_that_all_arms_have() -> None:
+    """Without replicate 4 of kl, best and worst are of replicates 1 to 3: never a negative range."""
+    gone = (TABLE.cell == "kl,adamw") & (TABLE.stage == "confirm") & (TABLE.replicate > 1)
+    table = TABLE[~gone].copy()
+    table.loc[(table.cell == "ce,adamw") & (table.replicate > 1), "test_accuracy"] = 1.0
+    adamw = sensitivity(table).set_index("optimizer").loc["adamw"]
+    assert (adamw.best, adamw.tuned) == ("kl", pytest.approx(0.3))
+
+
+def test_a_table_from_disk_knows_its_contexts(tmp_path: Path) -> None:
+    """Read with pandas alone, a best cell would be chosen over both optimizers."""
+    table = TABLE.assign(cell=TABLE.loss + ",optimizer=" + TABLE.optimizer, temperature=math.nan)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    table.to_parquet(tmp_path / "table.parquet")
+    for name in ("table.csv", "table.parquet"):
+        read = read_table(tmp_path / name)
+        assert read.attrs["contexts"] == ["optimizer"]
+        assert ranking(read).contexts.tolist() == [2, 2]
+
+
+def test_a_table_without_arms_has_its_losses_as_arms_and_a_missing_column_is_named() -> None:
+    table = TABLE.drop(columns="arms")
+    table.attrs = TABLE.attrs
+    assert ranking(table).level.tolist() == ["kl", "ce"]
+    with pytest.raises(ValueError, match="the table has no column 'stage'; it has"):
+        ranking(TABLE.drop(columns="stage"))

@@ -1,0 +1,33 @@
+"""Checkpoints of trials in progress, in the sweep's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.home import write_bytes
+
+
+class Checkpoints:
+    """One file per trial that has begun and not ended."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is made before the first checkpoint."""
+        self._folder = folder
+
+    def write(self, trial_id: str, checkpoint: bytes) -> None:
+        """Keep a checkpoint instead of the one before, whole or not at all."""
+        write_bytes(self._path(trial_id), checkpoint)
+
+    def read(self, trial_id: str) -> bytes | None:
+        """The last checkpoint of a trial."""
+        try:
+            return self._path(trial_id).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def drop(self, trial_id: str) -> None:
+        """The trial has ended."""
+        self._path(trial_id).unlink(missing_ok=True)
+
+    def _path(self, trial_id: str) -> Path:
+        return self._folder / f"{trial_id}.pt"
