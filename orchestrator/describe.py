@@ -87,7 +87,7 @@ def _describe_stopping(plan: Plan) -> Iterator[str]:
 
 
 def _describe_power(plan: Plan) -> Iterator[str]:
-    """METHOD 4 and 5."""
+    """docs/method.md 4 and 5."""
     replicates = plan.space.settings.replicates
     levels = len(levels_of(tidy_table(plan, [])))
     pairs = levels * (levels - 1) // 2

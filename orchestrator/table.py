@@ -34,7 +34,7 @@ def tidy_table(
         running: The sweep is alive, so trials that started and have not ended are running.
 
     Returns:
-        Columns as DESIGN section 7 lists them; `attrs["contexts"]` holds the factors that no loss owns.
+        Columns as the report's dictionary.html says; `attrs["contexts"]` holds the factors that no loss owns.
     """
     records = list(records)
     every_result = results_of(records)

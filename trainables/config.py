@@ -69,7 +69,7 @@ def canonical_loss(name: str, knobs: Mapping[str, KnobValue]) -> tuple[str, dict
     Raises:
         ValueError: If the loss is unknown.
 
-    Source: algebra (DESIGN section 4); each identity is tested on gradients.
+    Source: algebra; each identity is tested on gradients.
     """
     if name not in LOSS_KNOBS:
         raise ValueError(f"unknown loss {name!r}; valid: {sorted(LOSS_KNOBS)}.")

@@ -42,7 +42,7 @@ def effects(table: pd.DataFrame, factors: Sequence[str], metric: str = "test_acc
         ValueError: If a column is missing, there are fewer than 2 replicates, or the cells are no full factorial
             within each loss.
 
-    Source: Hutter, Hoos, Leyton-Brown 2014 (functional ANOVA); METHOD 6.
+    Source: Hutter, Hoos, Leyton-Brown 2014 (functional ANOVA); docs/method.md 6.
     """
     if missing := sorted({"cell", "replicate", metric, *factors} - set(table.columns)):
         raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table.columns)}.")

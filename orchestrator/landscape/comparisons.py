@@ -51,7 +51,7 @@ def compare(
     Raises:
         ValueError: If a column is missing, or several cells are to be chosen from without `tune` trials.
 
-    Source: METHOD 4; Bouthillier et al. 2021, arXiv:2103.03098, for P(A > B); Holm 1979.
+    Source: docs/method.md 4; Bouthillier et al. 2021, arXiv:2103.03098, for P(A > B); Holm 1979.
     """
     if aggregate not in ("tuned", "mean"):
         raise ValueError(f"unknown aggregate {aggregate!r}; valid: ['tuned', 'mean'].")
@@ -170,7 +170,7 @@ def sign_flip_p(differences: np.ndarray) -> float:
     Returns:
         p in (0, 1]; NaN for n = 0.
 
-    Source: Fisher 1935; METHOD 4.
+    Source: Fisher 1935; docs/method.md 4.
     """
     n = len(differences)
     if n == 0:

@@ -28,7 +28,7 @@ def pooled_iqm(table: pd.DataFrame, factor: str = "dataset", metric: str = "test
         level, datasets, n (runs), iqm, low, high (95 %, bootstrap of the replicates within each dataset and other
         context), best first; only levels that are there in every dataset.
 
-    Source: METHOD 2; Agarwal et al. 2021 (NeurIPS), arXiv:2108.13264. Scores are accuracies as they are, not normalised.
+    Source: docs/method.md 2; Agarwal et al. 2021 (NeurIPS), arXiv:2108.13264. Scores are accuracies as they are, not normalised.
     """
     arms, rows, most = arm_values(table, metric), confirmed(table), table[factor].nunique()
     values = []

@@ -32,7 +32,7 @@ def sensitivity(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
         shared_low, shared_high: the same at the shared draw; gap, gap_low, gap_high: shared - tuned, paired; source
         ("confirm" or "tune") and left_out (cells) of the shared range.
 
-    Source: METHOD 7. Intervals are of the difference between the two arms that are best and worst on average; being
+    Source: docs/method.md 7. Intervals are of the difference between the two arms that are best and worst on average; being
     chosen for that makes a range too large where arms hardly differ.
     """
     contexts = list(table.attrs.get("contexts", []))
@@ -57,7 +57,7 @@ def factor_drops(table: pd.DataFrame, factor: str = "optimizer", metric: str = "
     Returns:
         level (arm), best, worst (of the factor), n, drop, low, high; means over the other contexts.
 
-    Source: METHOD 7. The two levels are those that are best and worst on average; see `sensitivity`.
+    Source: docs/method.md 7. The two levels are those that are best and worst on average; see `sensitivity`.
     """
     arms, rows = arm_values(table, metric), []
     for level, mine in arms.groupby("level", sort=False):
@@ -80,7 +80,7 @@ def tunability(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFra
         level, knob, value, n, lost (0 where the value is the chosen one everywhere), low, high. A value that does not
         exist in some context has no row.
 
-    Source: METHOD 9; Probst et al. 2019 (JMLR 20), tunability of one hyperparameter, there against a package default.
+    Source: docs/method.md 9; Probst et al. 2019 (JMLR 20), tunability of one hyperparameter, there against a package default.
     """
     confirm, validation, rows = confirmed(table), tuned_validation(table), []
     arms, contexts = arm_values(table, metric), list(table.attrs.get("contexts", []))

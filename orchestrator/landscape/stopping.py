@@ -87,7 +87,7 @@ def early_stopping_safety(table: pd.DataFrame, records: Sequence[Mapping[str, An
         such trials), strata (how many cells those are); NaN where there are too few. Stopped trials are missing, so that
         a rho over the better trials alone is, if anything, too small.
 
-    Source: METHOD 10.
+    Source: docs/method.md 10.
     """
     curves = {r["trial_id"]: r["curve"] for r in records if r["kind"] == "result"}
     ended = table[(table.stage == "tune") & (table.status == "finished") & table.trial_id.isin(curves)]

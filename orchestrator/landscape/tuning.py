@@ -56,7 +56,7 @@ def tuning_curve(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         level, draws (k), expected, low, high (95 % bootstrap over draws), stopped (share of draws that were).
 
-    Source: METHOD 8.
+    Source: docs/method.md 8.
     """
     tune, contexts = _tune_of_levels(table)
     rows = []
@@ -84,7 +84,7 @@ def equal_search(curve: pd.DataFrame) -> pd.DataFrame:
         One row per level, best first: level, draws (k: as many as the arm with the fewest has, per context), expected,
         low, high, of the best validation accuracy after k draws.
 
-    Source: METHOD 3 and 8.
+    Source: docs/method.md 3 and 8.
     """
     k = curve.groupby("level").draws.max().min()
     at_k = curve[curve.draws == k].sort_values("expected", ascending=False, ignore_index=True)
@@ -118,7 +118,7 @@ def boundary_flags(table: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     Returns:
         cell, factor, edge ("lowest" or "highest"), value.
 
-    Source: METHOD 11; Google's tuning playbook.
+    Source: docs/method.md 11; Google's tuning playbook.
     """
     chosen = table[(table.stage == "confirm") & table.selected.str.contains("best")].drop_duplicates("cell")
     if chosen.empty or not factors:

@@ -31,7 +31,7 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, f
     Returns:
         (mean, low, high); NaN where not defined.
 
-    Source: Student 1908; METHOD 2 says why not the bootstrap.
+    Source: Student 1908; docs/method.md 2 says why not the bootstrap.
     """
     x = np.asarray(values, dtype=float)
     if len(x) == 0:
@@ -165,7 +165,7 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     """Levels by their mean over contexts, best first, each with its paired difference to the best.
 
     Per replicate, a level's value is the mean over contexts of its representing cells, so intervals are over
-    replicates and differences are paired (METHOD 3 and 4). A replicate counts where it is there in every context of
+    replicates and differences are paired (docs/method.md 3 and 4). A replicate counts where it is there in every context of
     the level. A level with fewer contexts than others comes after them and has no difference to the best.
 
     Returns:

@@ -19,7 +19,7 @@ from orchestrator.search import TwoStageSearch
 
 
 def caveats(landscape: Landscape) -> Iterator[str]:
-    """One sentence per thing that limits the conclusions (METHOD 12)."""
+    """One sentence per thing that limits the conclusions (docs/method.md 12)."""
     settings, table, tuned = landscape.plan.space.settings, landscape.table, landscape.plan.has_tune_stage
     for about in landscape.facts.get("data", {}).values():
         error = 1 - confirmed(table).test_accuracy.mean()
@@ -86,7 +86,7 @@ def _missing(landscape: Landscape) -> Iterator[str]:
 
 
 def _boundaries(landscape: Landscape) -> Iterator[str]:
-    """Where the chosen draw is the lowest or highest that was drawn (METHOD 11)."""
+    """Where the chosen draw is the lowest or highest that was drawn (docs/method.md 11)."""
     names = [factor.name for factor in landscape.plan.space.nuisance]
     contexts = {cell.label: ", ".join(map(str, cell.context.values())) or "all" for cell in landscape.plan.cells}
     flagged = boundary_flags(landscape.table, names)
