@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,14 +60,24 @@ def resolve_gpus(setting: str | float, device: str, costs: Mapping[str, Mapping[
     return gpu_share(device_bytes=min(gpus), peak_bytes=peak, device_cpus=cpus, trial_cpus=trial_cpus)
 
 
-def present_token() -> None:
-    """Let Ray show its token to a cluster given by host and port, as it does by itself for `auto`.
+def present_token(address: str) -> None:
+    """Let Ray show its token to a cluster that wants one, and to no other.
 
-    Works only before Ray is imported. A cluster without authentication ignores the token.
+    Works only before Ray is imported. A driver that uses a token on a cluster without authentication would ask the cluster
+    for tokens in turn: every actor is then destroyed as an orphan, since its driver does not answer.
     """
     saved = Path.home() / ".ray" / "auth_token"
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or saved.exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    known = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or saved.exists()
+    if known and "RAY_AUTH_MODE" not in os.environ and not _answers_without_token(address):
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _answers_without_token(address: str) -> bool:
+    """A cluster's health check, in a process of its own, since Ray reads how to authenticate when it is imported."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    where = ["--address", address] if address != "auto" else []
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    return subprocess.run([*command, *where], env=environment, capture_output=True, check=False).returncode == 0
 
 
 def require_reachable(address: str | None) -> None:

@@ -282,7 +282,7 @@ class Sweep:
         from orchestrator.cluster import connected, present_token, resolve_gpus
 
         if options.address:
-            present_token()
+            present_token(options.address)
         from orchestrator.ray_runner import Slots, run_on_ray
         from trainables.arrays import load_arrays
 
