@@ -8,6 +8,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Records in the order of writing; each has left this process before `append` returns."""
+    """Records in the order of writing; each has left this process before `append` returns.
+
+    Attributes:
+        error: Why it could not be written, such as a full disk; the sweep then ends.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open for appending; a line torn by a crash is cut off first."""
@@ -23,21 +28,32 @@ class Journal:
         self._lock = threading.Lock()
         _mend_last_line(path)
         self._file = path.open("ab")
+        self.error: OSError | None = None
 
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Write one record and return it."""
         record = {"kind": kind, **fields}
         with self._lock:
-            self._file.write(_encode(record))
-            self._file.flush()
+            try:
+                self._file.write(_encode(record))
+                self._file.flush()
+            except OSError as err:
+                self.error = err
+                raise
         return record
 
     def close(self) -> None:
         """Force what was written onto the disk; a closed journal may be closed again."""
-        if not self._file.closed:
+        if self._file.closed:
+            return
+        try:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+        except OSError as err:  # closing tries once more to write what did not fit, and then gives up
+            self.error = self.error or err
+            with suppress(OSError):
+                self._file.close()
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.home import write_json
 from orchestrator.plan import Plan
 from search_spaces import ConfigError
+from trainables.arrays import is_intact
 from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig, cost_class
 
 Say = Callable[[str], None]
@@ -28,10 +29,10 @@ def prepare_recipes(recipes: Mapping[str, Mapping[str, Any]], cache: Path, say: 
     Raises:
         ConfigError: If a recipe cannot be followed.
     """
-    known = {key: cache / f"data-{key}" / "about.json" for key in recipes}
-    if not all(path.exists() for path in known.values()):
+    entries = {key: cache / f"data-{key}" for key in recipes}
+    if not all(is_intact(entry) for entry in entries.values()):
         _run_module("trainables.prepare", recipes, cache, say)
-    return {key: json.loads(path.read_text()) for key, path in known.items()}
+    return {key: json.loads((entry / "about.json").read_text()) for key, entry in entries.items()}
 
 
 def doubts_about(about: Mapping[str, Any]) -> list[str]:

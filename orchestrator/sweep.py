@@ -152,10 +152,26 @@ class Sweep:
             try:
                 conductor = Conductor(self.plan, journal, records, Checkpoints(self.folder.checkpoints))
                 self._run(conductor, options, on_ready)
+            except Exception as err:
+                self._explain_full_disk(journal, err)
+                raise
             finally:
                 journal.close()
-                self._write_plan()
+            self._explain_full_disk(journal, None)
+            self._write_plan()
         return self.landscape()
+
+    def _explain_full_disk(self, journal: Journal, err: Exception | None) -> None:
+        """Say what to do if the sweep ended because its journal could not be written.
+
+        Raises:
+            ConfigError: In that case.
+        """
+        if journal.error is not None:
+            raise ConfigError(
+                f"{journal.path} cannot be written ({journal.error.strerror}); all that it has is kept. Make room, then: "
+                f"lossatlas resume {self.plan.name} --home {self.home.path}"
+            ) from err
 
     def log_report(self, options: RunOptions, page: Path, landscape: Landscape) -> None:
         """Add a report to the sweep's parent run in MLflow, and each cell's mean to a run of its own trials."""

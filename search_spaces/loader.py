@@ -15,6 +15,8 @@ from search_spaces.errors import ConfigError
 from search_spaces.space import Space, named_datasets, put
 
 _PATH_AXES: Final = ("data.distilled.path", "data.distilled.label_store", "data.root")
+MOST_BYTES: Final = 1_000_000
+MOST_VALUES: Final = 100_000
 _HERE: Final = Path(__file__).parent
 _FRACTION: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _EXPONENT: Final = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
@@ -99,13 +101,37 @@ def _read(space: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"no space {str(space)!r}; give a path to a YAML file or one of the shipped: {sorted(shipped_spaces())}."
         )
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ConfigError(f"{path}: {size} bytes; a space file has at most {MOST_BYTES}.")
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)
+        _refuse_bombs(document, path)
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as err:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(err).split())}") from err
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a space is a mapping of keys, got {type(document).__name__}; see docs/space.md.")
     return path.name, document
+
+
+def _refuse_bombs(document: Any, path: Path) -> None:
+    """Aliases of aliases make a small file a huge document, long before anything looks at it.
+
+    Raises:
+        ConfigError: If there are more than MOST_VALUES values when all aliases are spelled out.
+    """
+    counts: dict[int, int] = {}
+
+    def count(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in counts:
+            counts[id(value)] = MOST_VALUES  # an alias of a container in itself
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            counts[id(value)] = 1 + sum(map(count, inner))
+        return counts[id(value)]
+
+    if count(document) > MOST_VALUES:
+        raise ConfigError(f"{path}: more than {MOST_VALUES} values, with its aliases spelled out; that is no space.")
 
 
 def _is_file(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 
@@ -14,6 +15,9 @@ from search_spaces import ConfigError
 
 __all__ = ["app", "main"]
 
+#: What a full, broken or forbidden disk says; the user's to mend, like other input.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+
 
 def main() -> None:
     """Entry point of the command `lossatlas`."""
@@ -23,4 +27,9 @@ def main() -> None:
     except ConfigError as error:
         for problem in error.problems:
             err.print(escape(problem))
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        err.print(escape(f"{error.filename or 'a file'} cannot be written or read ({error.strerror})."))
         sys.exit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from orchestrator.landscape.values import cell_values
 from orchestrator.prepare import prepare_data
 from orchestrator.report import Findings, write_report
 from tests.integration import REAL_PARTS
+from trainables.arrays import seal
 
 pytestmark = [*REAL_PARTS, pytest.mark.filterwarnings("ignore::UserWarning:ray")]
 
@@ -48,8 +50,13 @@ def damage(sweep: Sweep) -> Callable[[], None]:
     damaged = sweep.plan.trial(sweep.plan.cells[1], 0, 1, "confirm").data
     path = sweep.home.cache / f"data-{damaged}" / "distilled_labels.npy"
     good = np.load(path)
-    np.save(path, np.full_like(good, 99))
-    return lambda: np.save(path, good)
+
+    def save(labels: np.ndarray) -> None:
+        np.save(path, labels)
+        seal(path.parent)
+
+    save(np.full_like(good, 99))
+    return lambda: save(good)
 
 
 @pytest.fixture(scope="module")
@@ -348,3 +355,55 @@ def test_a_team_with_the_tracker_alone_gets_the_same_table_and_report(
     command[4] = "nothing"
     missing = subprocess.run([*command, "--home", str(there)], capture_output=True, text=True, check=False, timeout=120)
     assert (missing.returncode, "no sweep 'nothing'" in missing.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "lose"])
+def test_a_damaged_cache_entry_is_made_again(harm: str, tiny: dict[str, Any], home: Path) -> None:
+    """A flipped bit, a file cut short, a file gone: each is found before a trial reads it."""
+    del tiny["nuisance"]
+    before = Sweep.from_space(tiny, home=home, name="before").run(RunOptions(local=True, tracking_uri="off")).table
+    (path,) = home.glob("cache/data-*/bank_logits.npy")
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[-3] ^= 1
+        path.write_bytes(content)
+    elif harm == "cut":
+        path.write_bytes(content[:-100])
+    else:
+        path.unlink()
+    sweep = Sweep.from_space(tiny, home=home, name="after")
+    told: list[str] = []
+    sweep.say = told.append
+    after = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    assert any("is damaged; making it again" in text for text in told)
+    assert after.test_accuracy.tolist() == before.test_accuracy.tolist()
+
+
+def test_a_full_disk_ends_a_sweep_with_one_message_and_resume_completes_it(
+    tiny: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files fails a write half-way, as a full disk does; what the journal had is kept."""
+    del tiny["nuisance"]
+    tiny["replicates"] = 20
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(tiny))
+    command = [sys.executable, "-m", "orchestrator.cli", "run", str(space), "--local", "--home", str(home)]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(
+        [*command, "--tracking-uri=off"], capture_output=True, text=True, check=False, preexec_fn=limit
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "journal.jsonl cannot be written (File too large)" in last
+    assert f"lossatlas resume tiny --home {home}" in last
+    assert "Traceback" not in done.stderr
+    sweep = Sweep.stored("tiny", home)
+    kept = sweep.landscape().table
+    assert 1 < (kept.status == "finished").sum() < len(kept)
+    again = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    assert (again.status == "finished").all()
+    there = kept[kept.status == "finished"].set_index("trial_id").train_s
+    assert (again.set_index("trial_id").train_s[there.index] == there).all(), "what was kept is not trained again"

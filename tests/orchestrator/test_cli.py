@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from orchestrator.cli import main
+from trainables.arrays import seal
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -179,6 +180,7 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
 def test_failed_trials_make_status_1(call: Call, home: Path, space: str) -> None:
     for labels in home.glob("cache/data-*/distilled_labels.npy"):
         np.save(labels, np.full_like(np.load(labels), 99))
+        seal(labels.parent)
     status, text, _ = call("run", space, "--local", "--set", "scientific.loss=[ce]")
     assert status == 1
     assert "FAILED" in text

@@ -128,6 +128,10 @@ def test_all_problems_are_reported_together(tiny: dict[str, Any]) -> None:
     assert len(found) == 4
 
 
+#: Nine lists, each with ten times the one before: a billion values in 400 bytes.
+BOMB = "a0: &a0 [x]\n" + "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))
+
+
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     assert "no space 'nowhere'; give a path to a YAML file or one of the shipped: ['digits'" in problems("nowhere")[0]
     for text, message in (
@@ -135,8 +139,10 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
         ("- a", "a space is a mapping of keys, got list"),
         ("name: a\nname: b", "key 'name' is given twice"),
         ("\x00", "not readable as YAML"),
-        ("a: &a [*a]", "does an alias contain itself?"),
+        ("a: &a [*a]", "with its aliases spelled out"),
         ("[" * 5000, "not readable as YAML"),
+        (BOMB, "more than 100000 values, with its aliases spelled out"),
+        ("#" * 1_000_001, "1000001 bytes; a space file has at most 1000000"),
     ):
         path = tmp_path / "space.yaml"
         path.write_text(text)

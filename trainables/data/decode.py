@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from trainables.arrays import map_entry, new_entry
+from trainables.arrays import is_intact, map_entry, new_entry
 from trainables.config import content_hash
 from trainables.trees import Tree
 
@@ -37,7 +37,7 @@ def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str]
         ValueError: If a file is no image.
     """
     entry = cache / f"real-{content_hash([tree.key, image_size])}"
-    if not entry.exists():
+    if not is_intact(entry):
         count = sum(len(files) for files in tree.files.values())
         say(f"decoding {count} images of {tree.root} at {image_size} x {image_size} pixels")
         everything = [file for files in tree.files.values() for file in files]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from trainables.arrays import map_entry, new_entry
+from trainables.arrays import is_intact, map_entry, new_entry
 from trainables.config import content_hash
 from trainables.data.decode import decode_tree
 from trainables.trees import list_tree
@@ -41,7 +41,7 @@ def load_named(  # noqa: PLR0913
     parts = {part: _open(name, root, part, download=download) for part in ("train", "evaluation")}
     names = getattr(parts["train"], "classes", None) or range(10)
     entry = cache / f"real-{content_hash([name, str(root.absolute())])}"
-    if not entry.exists():
+    if not is_intact(entry):
         say(f"reading {name} from {root}")
         with new_entry(entry) as folder:
             for part, dataset in parts.items():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.arrays import map_entry, new_entry
+from trainables.arrays import is_intact, map_entry, new_entry
 from trainables.data.real import RealData
 from trainables.splits import as_tensor
 
@@ -30,7 +30,7 @@ def whitened(real: RealData, entry: Path) -> RealData:
     """
     if real.train.images.dtype != torch.uint8 or not len(real.train):
         raise ValueError("data.distilled.pixel_space: zca needs real images as bytes, with a train split to fit it on.")
-    if not entry.exists():
+    if not is_intact(entry):
         with new_entry(entry) as folder:
             np.save(folder / "whitening.npy", fit_whitening(real.train.images).numpy())
     transform = as_tensor(map_entry(entry)["whitening"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.arrays import new_entry
+from trainables.arrays import is_intact, new_entry
 from trainables.data.labels import with_pixels
 from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
@@ -32,7 +32,9 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
         ValueError: If the recipe cannot be followed (such as more images per class than there are).
     """
     entry = cache / f"data-{key}"
-    if not (entry / "about.json").exists():
+    if not is_intact(entry):
+        if entry.exists():
+            say(f"cache entry {entry.name} is damaged; making it again")
         real, about = load_real_data(recipe, cache, say)
         teacher, accuracies = load_or_train_teacher(recipe, real, cache, say)
         about |= accuracies

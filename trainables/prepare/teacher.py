@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainables.arrays import new_entry
+from trainables.arrays import is_intact, new_entry
 from trainables.augment import Augmentation
 from trainables.config import data_key
 from trainables.data.real import RealData
@@ -58,7 +58,7 @@ def _trained_teacher(
         raise ValueError("teacher: there are no real training images (train/) to train it on; give weights.")
     shape = ModelShape(real.train.images.shape[1], real.classes, real.size)
     teacher = make_teacher(settings["model"], shape, width=settings["width"], norm=settings["norm"])
-    if not (entry / "about.json").exists():
+    if not is_intact(entry):
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
         train_teacher(real.train, teacher, Augmentation("dsa", real.flips), real.background, say=say, **training)
         about = _accuracies(teacher, real)
