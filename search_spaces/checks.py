@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -204,7 +204,7 @@ class _Checks:
         assert isinstance(given, Mapping)
         domains = {level: self._domain(key, d, f"{where}.{level}") for level, d in given.items() if level != "by"}
         for level in needed:
-            if level not in domains:
+            if isinstance(level, Hashable) and level not in domains:  # what is not was reported as an axis
                 self.problems.append(
                     f"{where}: no range for {by} {level!r}; give {{{level}: {{loguniform: [low, high]}}}}."
                 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+#: Of one problem; longer ones are cut in the middle.
+MOST_CHARACTERS = 1000
+
 
 class ConfigError(ValueError):
     """All problems found in user input, reported together.
@@ -14,8 +17,13 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, problems: Sequence[str] | str) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [_shortened(p) for p in ([problems] if isinstance(problems, str) else problems)]
         super().__init__("\n".join(self.problems))
+
+
+def _shortened(problem: str) -> str:
+    """A problem whose given value is pages long says so in its middle."""
+    return problem if len(problem) <= MOST_CHARACTERS else f"{problem[:400]} ... {problem[-200:]}"
 
 
 def unknown(key: object, valid: list[str], what: str = "key") -> str:
