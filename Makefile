@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install landscape test check bench clean
+.PHONY: install landscape test check chaos bench clean
 
 install: $(INSTALLED)
 
@@ -34,6 +34,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# everything happens to one sweep: about a quarter of an hour
+chaos: install
+	$(BIN)/python -m benchmarks.chaos --json
 
 bench: install
 	$(BIN)/python -m benchmarks.orchestration

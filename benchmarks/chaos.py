@@ -46,6 +46,8 @@ SPACE: dict[str, Any] = {
     "fixed": {"student": "convnet2", "width": 16, "epochs": 60, "batch_size": 50, "views": 10},
     "checkpoint_every_epochs": 20,
 }
+#: What must be 0 in the end.
+BAD = ("rows_that_differ", "missing_runs", "duplicate_runs", "running_runs", "lost_points", "repeated_points")
 WORKER = "ray::StudentTrainable"
 LIMIT_S = 1800.0
 
@@ -169,7 +171,7 @@ class Chaos:
     @property
     def _ended(self) -> int:
         path = self._home / "sweeps" / SPACE["name"] / "journal.jsonl"
-        return sum(record["kind"] == "result" for record in read_journal(path))
+        return path.read_bytes().count(b'{"kind":"result"') if path.exists() else 0
 
     def _wait_for_progress(self) -> bool:
         """Wait until some trial has ended, and a moment more; False if the sweep has."""
@@ -181,7 +183,7 @@ class Chaos:
                 return False
             if time.monotonic() > deadline:
                 raise RuntimeError(f"nothing ends any more; see {self._home.parent / 'driver.log'}")
-            time.sleep(0.1)
+            time.sleep(0.25)
         time.sleep(self._random.uniform(0.0, 2.0))
         return self._driver.poll() is None
 
@@ -208,13 +210,17 @@ class Chaos:
         self._server_back_at = time.monotonic() + self._random.uniform(5, 20)
 
     def _finish(self) -> None:
-        """Wait for the driver, then run what may be left and send what may be left."""
+        """Wait for the driver, then run and send what may be left."""
         assert self._driver
-        self._driver.wait(LIMIT_S)
-        for what in ("resume", "sync"):
-            command = [sys.executable, "-m", "orchestrator.cli", what, SPACE["name"], "--home", str(self._home)]
-            where = ["--address", self._cluster.address] if what == "resume" else []
-            subprocess.run([*command, *where, "--tracking-uri", self._server.uri], check=False, capture_output=True)
+        name = str(SPACE["name"])
+        if self._driver.wait(LIMIT_S):
+            self._call("resume", name, "--address", self._cluster.address)
+        if not Sweep.stored(name, self._home).facts.get("tracked"):
+            self._call("sync", name)
+
+    def _call(self, *arguments: str) -> None:
+        where = ["--home", str(self._home), "--tracking-uri", self._server.uri]
+        subprocess.run([sys.executable, "-m", "orchestrator.cli", *arguments, *where], check=False, capture_output=True)
 
 
 def compare_tables(calm: pd.DataFrame, disturbed: pd.DataFrame) -> int:
@@ -274,16 +280,15 @@ def surroundings(folder: Path) -> Iterator[tuple[Server, Cluster]]:
         server.kill()
 
 
-def measure(disasters: dict[str, int], *, replicates: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Run the sweep undisturbed, then with disasters; what is different.
+def measure(disasters: dict[str, int], document: dict[str, Any], *, seed: int, folder: Path) -> dict[str, Any]:
+    """Run a sweep undisturbed, then with disasters; what is different.
 
     Args:
         disasters: How many of "driver_kill", "worker_kill", "node_loss" and "outage".
-        replicates: Of the sweep; more of them make it longer.
+        document: A space without early stopping, of the name of SPACE.
         seed: Of the order of disasters, their times and victims.
         folder: Empty.
     """
-    document = {**SPACE, "replicates": replicates}
     space = folder / "chaos.yaml"
     space.write_text(yaml.safe_dump(document))
     started = time.monotonic()
@@ -320,13 +325,13 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = {name: getattr(arguments, name) for name in ("driver_kill", "worker_kill", "node_loss", "outage")}
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(wanted, replicates=arguments.replicates, seed=arguments.seed, folder=Path(folder))
+        document = {**SPACE, "replicates": arguments.replicates}
+        result = measure(wanted, document, seed=arguments.seed, folder=Path(folder))
     for key, value in result.items():
         print(f"{key:20} {round(value, 1) if isinstance(value, float) else value}")
     if arguments.json:
         print(json.dumps(result))
-    bad = ("rows_that_differ", "missing_runs", "duplicate_runs", "running_runs", "lost_points", "repeated_points")
-    sys.exit(any(result[name] for name in bad) or any(result[name] != count for name, count in wanted.items()))
+    sys.exit(any(result[name] for name in BAD) or any(result[name] != count for name, count in wanted.items()))
 
 
 if __name__ == "__main__":
