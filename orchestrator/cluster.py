@@ -95,6 +95,12 @@ def require_reachable(address: str | None) -> None:
         raise ConfigError(f"--address: nothing answers at {address} ({err}).") from err
 
 
+def own_packages() -> list[str]:
+    """Folders that workers of somebody else's cluster are sent, so that they run this code and not another version."""
+    here = Path(__file__).parents[1]
+    return [str(here / name) for name in ("orchestrator", "search_spaces", "trainables")]
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[str | None]:
     """A connection to a Ray cluster, or to a new local one; gives the dashboard's address.
@@ -117,6 +123,7 @@ def connected(address: str | None) -> Iterator[str | None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             ignore_reinit_error=True,
+            runtime_env={"py_modules": own_packages()} if address else None,
         )
     except (ConnectionError, ValueError) as err:
         raise ConfigError(

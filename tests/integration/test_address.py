@@ -93,6 +93,27 @@ def test_a_foreign_cluster_with_a_token_and_a_tracking_server(
     check_server(server, table)
 
 
+def test_workers_run_the_drivers_code(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    """The packages are sent along; what a node has installed does not count."""
+    address, environment = cluster
+    script = (
+        "import sys\n"
+        "from orchestrator.cluster import connected, present_token\n"
+        "present_token(sys.argv[1])\n"
+        "import ray\n"
+        "def where():\n"
+        "    import trainables\n"
+        "    return trainables.__file__\n"
+        "with connected(sys.argv[1]):\n"
+        "    print(ray.get(ray.remote(where).remote()))\n"
+    )
+    command = [sys.executable, "-c", script, address]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "py_modules" in done.stdout, done.stdout + done.stderr
+
+
 def check_server(server: str, table: pd.DataFrame) -> None:
     """One parent with its files, one child per trial."""
     from mlflow import MlflowClient

@@ -1,0 +1,34 @@
+"""What launches clusters is what the launchers accept."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["cluster.yaml", "deploy/onpremise.yaml"])
+def test_ray_accepts_the_cluster_files(name: str) -> None:
+    """Ray's own schema, after Ray has filled in what a file leaves out, as `ray up` does it."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / name).read_text())
+    validate_config(prepare_config(config))
+
+
+def test_the_slurm_script_is_a_script() -> None:
+    script = ROOT / "deploy" / "slurm" / "lossatlas.sbatch"
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    assert "symmetric-run" in script.read_text()
+
+
+def test_the_kubernetes_job_is_a_ray_job_and_says_that_it_is_untested() -> None:
+    text = (ROOT / "deploy" / "kubernetes" / "rayjob.yaml").read_text()
+    job = yaml.safe_load(text)
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert "UNTESTED" in text
