@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.conductor import Conductor, Listener
@@ -20,6 +20,9 @@ from orchestrator.table import tidy_table
 from orchestrator.tracking.client import TRACKERS, public_uri
 from search_spaces import ConfigError, Space, load_space
 from search_spaces.settings import NAME_PATTERN
+
+if TYPE_CHECKING:
+    from orchestrator.mirror import Mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +250,7 @@ class Sweep:
                 self._write_plan()
                 if on_ready:
                     on_ready(conductor)
-                self._execute(conductor, options)
+                self._execute(conductor, options, mirror)
         self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
         self.facts["tracking_cpu_s"] = self.facts.get("tracking_cpu_s", 0.0) + mirror.cpu_s
         self.facts["tracked"] = mirror.complete
@@ -286,19 +289,20 @@ class Sweep:
         for problem in problems:
             self.say(problem)
 
-    def _execute(self, conductor: Conductor, options: RunOptions) -> None:
+    def _execute(self, conductor: Conductor, options: RunOptions, mirror: Mirror) -> None:
         if options.local:
             from orchestrator.local import run_local
 
             run_local(conductor, self.home.cache)
             return
-        self._execute_on_ray(conductor, options)
+        self._execute_on_ray(conductor, options, mirror)
 
-    def _execute_on_ray(self, conductor: Conductor, options: RunOptions) -> None:
+    def _execute_on_ray(self, conductor: Conductor, options: RunOptions, mirror: Mirror) -> None:
         from orchestrator.cluster import connected, present_token, resolve_gpus
 
         if options.address:
             present_token(options.address)
+        from orchestrator.ray_metrics import SweepMetrics
         from orchestrator.ray_runner import Slots, run_on_ray
         from trainables.arrays import load_arrays
 
@@ -309,5 +313,7 @@ class Sweep:
         self.say("starting Ray")
         with connected(options.address) as dashboard:
             self.facts["dashboard"] = dashboard
+            self.say(f"Ray dashboard http://{dashboard} (if it answers 401: `ray get-auth-token` prints the token)")
+            conductor.listeners.append(SweepMetrics(self.plan.name, lambda: mirror.backlog).hear)
             data = {key: load_arrays(key, self.home.cache) for key in self.plan.recipes}
             run_on_ray(conductor, data, slots=slots, storage=self.folder.path / "ray")

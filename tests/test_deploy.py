@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -32,3 +34,20 @@ def test_the_kubernetes_job_is_a_ray_job_and_says_that_it_is_untested() -> None:
     job = yaml.safe_load(text)
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     assert "UNTESTED" in text
+
+
+def test_the_grafana_dashboard_draws_the_metrics_that_there_are() -> None:
+    """Prometheus calls a counter by its name and _total."""
+    from orchestrator.ray_metrics import METRICS
+
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "lossatlas.json").read_text())
+    drawn = {
+        name
+        for panel in dashboard["panels"]
+        for name in re.findall(r"ray_(\w+?)(?:_total)?\{", panel["targets"][0]["expr"])
+    }
+    assert drawn == set(METRICS)
+    for panel in dashboard["panels"]:
+        divided = set(re.findall(r"by \((\w+)\)", panel["targets"][0]["expr"]))
+        (name,) = set(re.findall(r"ray_(\w+?)(?:_total)?\{", panel["targets"][0]["expr"]))
+        assert divided <= set(METRICS[name][1])

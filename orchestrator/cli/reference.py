@@ -1,4 +1,4 @@
-"""Commands that explain: inspect, losses, spaces."""
+"""Commands that explain: doctor, inspect, losses, spaces."""
 
 from __future__ import annotations
 
@@ -11,8 +11,32 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.app import app, out
+from orchestrator.cli.app import AddressOption, HomeOption, UriOption, app, out
+from orchestrator.home import Home
 from search_spaces import load_space, shipped_spaces
+
+
+@app.command()
+def doctor(
+    space: Annotated[str | None, typer.Argument(help="Also check a space and the files that it names.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    home: HomeOption = None,
+    tracking_uri: UriOption = None,
+    address: AddressOption = None,
+) -> None:
+    """Check the machine, the home directory, the tracker and the cluster, and say what to do; status 1 if something fails."""
+    from orchestrator import doctor as checks
+
+    findings = []
+    for finding in checks.examine(Home.at(home), space=space, tracking_uri=tracking_uri, address=address):
+        findings.append(finding)
+        if not as_json:
+            advice = f"\n      -> {finding.advice}" if finding.advice else ""
+            out.print(escape(f"{finding.level:5} {finding.text}{advice}"))
+    if as_json:
+        sys.stdout.write(checks.as_json(findings) + "\n")
+    if any(finding.level == checks.FAIL for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()

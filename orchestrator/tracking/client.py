@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,10 +52,20 @@ def open_client(uri: str) -> MlflowClient:
     """A client that gives up on a server that is away, and does not chatter."""
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # says each retry; ours says what came of them
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
+
+
+def ask_tracker(uri: str) -> float:
+    """Seconds that a tracker needs to answer a small question; raises whatever MLflow raises."""
+    check_uri(uri)
+    client = open_client(uri)
+    started = time.monotonic()
+    client.search_experiments(max_results=1)
+    return time.monotonic() - started
 
 
 def trial_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
