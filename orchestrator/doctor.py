@@ -111,7 +111,7 @@ def check_space(space: str) -> Finding:
 
 def check_tracker(uri: str, *, known: bool) -> Iterator[Finding]:
     """It answers, soon enough."""
-    from orchestrator.tracking.client import ask_tracker, public_uri
+    from orchestrator.tracking.client import ask_tracker, public_uri, without_secrets
 
     if uri == "off" or not known:
         yield Finding(OK, "tracker: none yet; the first sweep makes a SQLite store in the home directory")
@@ -119,10 +119,9 @@ def check_tracker(uri: str, *, known: bool) -> Iterator[Finding]:
     try:
         seconds = ask_tracker(uri)
     except Exception as err:  # noqa: BLE001 (whatever a tracker says is a finding)
-        first = (str(err).splitlines() or [type(err).__name__])[0][:200]
         yield Finding(
             FAIL,
-            f"tracker {public_uri(uri)} does not answer ({first})",
+            f"tracker {public_uri(uri)} does not answer ({without_secrets(err)})",
             "start it, or look at address, proxy and password; a sweep runs without it, `lossatlas sync` sends the rest",
         )
         return

@@ -16,7 +16,7 @@ from orchestrator.home import Home
 from orchestrator.journal import read_journal
 from orchestrator.plan import Plan
 from orchestrator.search import Assignment
-from orchestrator.tracking.client import public_uri
+from orchestrator.tracking.client import public_uri, without_secrets
 from orchestrator.tracking.store import PendingTrial, Store
 from trainables.config import TrialConfig
 
@@ -120,12 +120,10 @@ class Mirror:
             work(self._store)
         except Exception as err:  # whatever a tracker does, the sweep goes on
             logger.debug("MLflow mirror failed", exc_info=True)
-            first_line = str(err).splitlines()[0] if str(err) else ""
             if self._failed is None:
-                self._say(
-                    f"MLflow at {public_uri(self._uri)} does not take what it is sent ({first_line[:200]}); trying again."
-                )
-            self._failed = f"{type(err).__name__}: {first_line}"
+                said = without_secrets(err)
+                self._say(f"MLflow at {public_uri(self._uri)} does not take what it is sent ({said}); trying again.")
+            self._failed = f"{type(err).__name__}: {without_secrets(err)}"
             if self._store is not None:
                 self._store.close()
             self._store, self._failures = None, self._failures + 1

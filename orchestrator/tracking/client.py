@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,12 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+
+def without_secrets(error: object) -> str:
+    """The first line of what a tracker says, without users and passwords in addresses."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return re.sub(r"//[^/@\s]+@", "//", text)[:300]
 
 
 def check_uri(uri: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.home import Home
 from orchestrator.journal import Journal
 from orchestrator.run_fields import TrackedTrial
-from orchestrator.tracking.client import check_uri, open_client, public_uri, trial_runs
+from orchestrator.tracking.client import check_uri, open_client, public_uri, trial_runs, without_secrets
 from search_spaces import ConfigError
 
 
@@ -69,9 +69,7 @@ def fetch_sweep(uri: str, name: str, home: Home) -> None:
                 shutil.copy(path, folder.path / path.name)
         children = trial_runs(client, known, parent)
     except (MlflowException, OSError) as err:
-        raise ConfigError(
-            f"sweep {name!r} cannot be read from {public_uri(uri)}: {' '.join(str(err).split())[:200]}"
-        ) from err
+        raise ConfigError(f"sweep {name!r} cannot be read from {public_uri(uri)}: {without_secrets(err)}") from err
     notes = Journal(folder.tracked)
     notes.append("parent", run_id=parent, uri=public_uri(uri))
     for trial_id, run_id in children.items():

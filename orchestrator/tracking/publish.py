@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.journal import read_journal
-from orchestrator.tracking.client import open_client, public_uri
+from orchestrator.tracking.client import open_client, public_uri, without_secrets
 from search_spaces import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:
         for path in files if parents else ():
             open_client(uri).log_artifact(parents[-1], str(path), "report")
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
-        return f"the report could not be sent to MLflow at {public_uri(uri)}: {err}"
+        return f"the report could not be sent to MLflow at {public_uri(uri)}: {without_secrets(err)}"
     return None
 
 
@@ -45,7 +45,7 @@ def log_cells(uri: str, cells: Iterable[Mapping[Any, Any]]) -> str | None:
             values = {f"cell_{key}": cell[key] for key in ("mean", "low", "high", "n") if cell[key] == cell[key]}
             client.log_batch(cell["run_id"], metrics=[Metric(key, float(v), now, 0) for key, v in values.items()])
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the table is on disk)
-        return f"the cells' means could not be sent to MLflow at {public_uri(uri)}: {err}"
+        return f"the cells' means could not be sent to MLflow at {public_uri(uri)}: {without_secrets(err)}"
     return None
 
 
@@ -91,5 +91,5 @@ def register_student(  # noqa: PLR0913 (what a registered model is made of)
             )
             client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
         except MlflowException as err:
-            raise ConfigError(f"--register {name}: {' '.join(str(err).split())[:300]}") from err
+            raise ConfigError(f"--register {name}: {without_secrets(err)}") from err
     return str(info.registered_model_version)
