@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import json
 import os
@@ -18,6 +19,8 @@ from search_spaces import ConfigError
 from search_spaces.settings import NAME_PATTERN
 
 DEFAULT_HOME = "lossatlas-home"
+#: Sweeps that a message lists; of more, those with a similar name.
+MOST_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ class Home:
         folder = self.sweep(name)
         if not re.fullmatch(NAME_PATTERN, name) or not folder.plan.exists():
             names = sorted(path.parent.name for path in self.path.glob("sweeps/*/plan.json"))
-            raise ConfigError(f"no sweep {name!r} in {self.path}; there are: {names}.")
+            shown = names if len(names) <= MOST_NAMES else difflib.get_close_matches(name, names, MOST_NAMES, 0.3)
+            there = "there are" if shown == names else f"there are {len(names)}, among them"
+            raise ConfigError(f"no sweep {name!r} in {self.path}; {there}: {shown}.")
         return folder
 
 

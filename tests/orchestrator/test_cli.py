@@ -259,3 +259,34 @@ def test_two_sweeps_are_compared_and_a_paper_gets_its_table_and_figures(
     assert status == 0
     assert {"index.html", "ranking.tex", "ranking.png"} <= {path.name for path in (tmp_path / "r").iterdir()}
     assert call("compare", "one", "three")[0] == 2
+
+
+def test_doctor_says_what_to_do_and_its_status_says_whether(call: Call, space: str, tmp_path: Path) -> None:
+    import json
+
+    status, text, _ = call("doctor", space)
+    assert status == 0
+    assert "ok    versions: python" in text
+    assert "valid, and its files are there" in text
+    status, text, _ = call(
+        "doctor", "--json", "--tracking-uri", "http://someone:secret@127.0.0.1:9", "--address", "127.0.0.1:1"
+    )
+    assert status == 1
+    failed = [finding for finding in json.loads(text) if finding["level"] == "FAIL"]
+    assert len(failed) == 2
+    assert all(finding["advice"] for finding in failed)
+    assert "secret" not in text
+
+
+def test_a_home_with_two_hundred_sweeps_is_read_as_fast_and_names_the_closest(
+    call: Call, home: Path, space: str
+) -> None:
+    import shutil
+
+    assert call("run", space, "--local", "--tracking-uri=off", "--set", "nuisance=null")[0] == 0
+    for number in range(200):
+        shutil.copytree(home / "sweeps" / "tiny", home / "sweeps" / f"tiny-{number}")
+    assert "confirm  8 finished" in call("status", "tiny-123")[1]
+    status, _, errors = call("status", "tiny-1234")
+    assert status == 2
+    assert "there are 201, among them: ['tiny-1" in errors
