@@ -15,6 +15,7 @@ from orchestrator.journal import Journal
 from orchestrator.plan import Plan
 from orchestrator.schedulers import AUDIT, STOP, Decision, StratifiedAsha
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult, TwoStageSearch
+from search_spaces.settings import EarlyStopping
 
 #: Characters of an error that are kept, its last ones.
 MOST_ERROR = 4000
@@ -132,13 +133,15 @@ class Conductor:
     def _judge(self, assignment: Assignment, rung: int) -> bool:
         """Decide at a rung, on the first evaluation at or after it."""
         assert self._asha is not None
+        stopping = self.plan.space.settings.early_stopping
+        assert stopping is not None
         curve = self._curves[assignment.trial_id]
         point = next(point for point in curve if point["epoch"] >= rung)
         if point["diverged"] or point["epoch"] == assignment.config.epochs:
             return False  # it has ended by itself
         decision = self._asha.judge(
             assignment.trial_id,
-            stratum=stratum(self.plan, assignment.cell, assignment.config.replicate),
+            stratum=stratum_of(stopping, assignment.cell, assignment.config.replicate),
             rung_epochs=rung,
             value=point["val_accuracy"],
         )
@@ -181,10 +184,8 @@ def results_of(records: Iterable[Mapping[str, Any]]) -> dict[str, TrialResult]:
     }
 
 
-def stratum(plan: Plan, cell: Cell, replicate: int) -> str:
+def stratum_of(stopping: EarlyStopping, cell: Cell, replicate: int) -> str:
     """Who a tune trial competes with: its cell, or all cells alike in the given factors; always one replicate."""
-    stopping = plan.space.settings.early_stopping
-    assert stopping is not None
     factors = {**cell.settings.fixed.model_dump(), **cell.factors}
     if stopping.stratify == "cell":
         name = cell.label

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,9 @@ from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, s
 from orchestrator.progress import format_duration
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
+from search_spaces import ConfigError, load_space
 from search_spaces.files import image_tree
+from search_spaces.settings import EarlyStopping
 from trainables.config import KNOBS
 from trainables.names import REAL_DATASETS
 
@@ -182,3 +184,36 @@ def describe_comparison(name_a: str, name_b: str, compared: pd.DataFrame) -> Ite
         p = row["p_value"] if pd.isna(row["p_holm"]) else row["p_holm"]
         shown = "" if pd.isna(p) else f"p = {p:.3f}"
         yield f"  {100 * row['mean_difference']:+7.2f} {interval:18} {shown:10} n = {row['n']:<3} {row['cell']}"
+
+
+def describe_replay(sweep: Sweep, overrides: Sequence[str], slots: int) -> Iterator[str]:
+    """What another early-stopping rule would have saved and lost."""
+    from orchestrator.journal import read_journal
+    from orchestrator.replay import recorded_trials, replay
+
+    other = [text for text in overrides if not text.startswith("early_stopping")]
+    if other:
+        raise ConfigError(f"--set {other[0]}: replay changes early_stopping and its keys alone.")
+    changed = load_space(sweep.plan.space.document, overrides, check_files=False).settings.early_stopping
+    rule = changed or sweep.plan.space.settings.early_stopping or EarlyStopping()
+    trials = recorded_trials(sweep.plan, list(read_journal(sweep.folder.journal)), rule)
+    if not trials:
+        raise ConfigError(f"sweep {sweep.plan.name!r} has no tune trials that ended.")
+    result = replay(trials, changed, slots=slots)
+    shown = (
+        "none"
+        if changed is None
+        else ", ".join(f"{k} {v}" for k, v in changed.model_dump().items() if k != "audit_frac")
+    )
+    yield f"{sweep.plan.name}: {result.trials} tune trials, {slots} at once; rule: {shown}"
+    yield f"  stopped {result.stopped} of {result.trials}"
+    for what, epochs in (("recorded", result.epochs_recorded), ("replayed", result.epochs_replayed)):
+        yield f"  {what}: {epochs} of {result.epochs_full} epochs, {1 - epochs / result.epochs_full:.0%} saved"
+    yield from (f"  rung {rung}: {arrived} arrived, {stopped} stopped" for rung, arrived, stopped in result.by_rung)
+    cost = ""
+    if result.points_lost:
+        mean = sum(result.points_lost) / len(result.points_lost)
+        cost = f"; they lose {100 * mean:.2f} points of validation accuracy on average, {100 * max(result.points_lost):.2f} at most"
+    yield f"  lost: the best draw of {result.cells_lost} of {result.cells} cells{cost}"
+    if result.epochs_recorded < result.epochs_full:
+        yield "  Trials that were stopped when the sweep was run are no candidates for a best draw: what is lost is a lower bound."

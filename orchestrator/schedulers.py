@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ class StratifiedAsha:
         """Nothing has arrived yet."""
         self._settings = settings
         self._seed = seed
-        self._values: dict[tuple[str, int], list[float]] = defaultdict(list)
+        self._values: dict[tuple[str, int], list[float]] = defaultdict(list)  # sorted
         self._audited: set[str] = set()
         self._made: dict[tuple[str, int], Decision] = {}
 
@@ -71,7 +72,7 @@ class StratifiedAsha:
         if trial_id in self._audited:
             return Decision(trial_id, stratum, rung_epochs, value, None, 0, CONTINUE)
         values = self._values[stratum, rung_epochs]
-        values.append(-math.inf if math.isnan(value) else value)
+        insort(values, -math.inf if math.isnan(value) else value)
         cutoff = self._cutoff(values)
         action = self._action(trial_id, rung_epochs, value, cutoff)
         if action == AUDIT:
@@ -88,14 +89,14 @@ class StratifiedAsha:
             if decision["population"]:
                 value = decision["value"]
                 rung = self._values[decision["stratum"], decision["rung_epochs"]]
-                rung.append(-math.inf if value is None or math.isnan(value) else value)
+                insort(rung, -math.inf if value is None or math.isnan(value) else value)
 
     def _cutoff(self, values: list[float]) -> float | None:
         if len(values) < self._settings.min_rung_population:
             return None
         # by hand: np.quantile interpolates, which makes NaN of -inf, and 1 - 1/3 is not exact
         index = math.ceil((len(values) - 1) * (1 - 1 / self._settings.reduction_factor) - 1e-9)
-        return sorted(values)[index]
+        return values[index]
 
     def _action(self, trial_id: str, rung_epochs: int, value: float, cutoff: float | None) -> str:
         if math.isnan(value):

@@ -1,4 +1,4 @@
-"""Commands that read what came out of a sweep: table, report, compare, rerun, ui."""
+"""Commands that read what came out of a sweep: table, report, compare, replay, rerun, ui."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from orchestrator.cli.app import HomeOption, NameArgument, UriOption, app, out, say, writing
+from orchestrator.cli.app import HomeOption, NameArgument, SetOption, UriOption, app, out, say, writing
 from orchestrator.home import Home
 from search_spaces import ConfigError
 
@@ -108,6 +108,26 @@ def compare(
     if to is not None:
         with writing(to):
             compared.to_csv(to, index=False)
+
+
+@app.command()
+def replay(
+    name: NameArgument,
+    overrides: SetOption = None,
+    slots: Annotated[int, typer.Option(min=1, help="Trials at once, with a virtual clock.")] = 2,
+    home: HomeOption = None,
+) -> None:
+    """Try another early-stopping rule on a sweep's recorded curves: what it would have saved, and lost. Trains nothing.
+
+    Such as `lossatlas replay digits --set early_stopping.grace_period_epochs=50`. A rule milder than the recorded one needs
+    complete curves: run the sweep with --no-early-stopping first.
+    """
+    from orchestrator import Sweep
+    from orchestrator.describe import describe_replay
+
+    sweep = Sweep.stored(name, home, reading=True)
+    for line in describe_replay(sweep, overrides or [], slots):
+        out.print(escape(line))
 
 
 @app.command()

@@ -74,6 +74,8 @@ def test_bad_input_is_status_2_with_every_problem_and_starts_nothing_in_two_seco
         (("report", "nothing"), "no sweep 'nothing' in"),
         (("status", "nothing"), "no sweep 'nothing' in"),
         (("ui", "nothing"), "no sweep 'nothing' in"),
+        (("sync", "nothing"), "no sweep 'nothing' in"),
+        (("replay", "nothing"), "no sweep 'nothing' in"),
         (("run", "digits", "--name", "a/b"), "name must be letters, digits, - and _, got 'a/b'"),
         (("rerun", "0123"), "no MLflow store at"),
         (("rerun", "0123", "--tracking-uri", "off"), "no MLflow store at off"),
@@ -175,6 +177,12 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
     assert "exists with another plan" in errors
     assert "4 cells of the sweep are missing or have other fixed settings" in errors
     assert call("resume", "tiny", "--local")[0] == 0
+
+    status, text, _ = call("replay", "tiny", "--set", "early_stopping.grace_period_epochs=2")
+    assert status == 0
+    assert "tiny: 16 tune trials, 2 at once" in text
+    assert "rung 2: 16 arrived" in text
+    assert call("replay", "tiny", "--set", "replicates=3")[0] == 2
 
 
 def test_failed_trials_make_status_1(call: Call, home: Path, space: str) -> None:
