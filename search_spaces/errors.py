@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
+_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 #: Of one problem; longer ones are cut in the middle.
 MOST_CHARACTERS = 1000
 
@@ -22,7 +24,8 @@ class ConfigError(ValueError):
 
 
 def _shortened(problem: str) -> str:
-    """A problem whose given value is pages long says so in its middle."""
+    """One line; a problem whose given value is pages long is cut in its middle."""
+    problem = _BREAKS.sub(" ", problem)
     return problem if len(problem) <= MOST_CHARACTERS else f"{problem[:400]} ... {problem[-200:]}"
 
 

@@ -128,7 +128,9 @@ JSON = st.recursive(
 KEYS = ["name", "data", "teacher", "scientific", "nuisance", "fixed", "replicates", "early_stopping", "resources"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(changes=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=3))
 def test_whatever_stands_under_a_key_it_is_a_plan_or_a_message(changes: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
