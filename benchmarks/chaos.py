@@ -140,10 +140,13 @@ def worker_pids() -> list[int]:
 class Chaos:
     """One disturbed sweep."""
 
-    def __init__(self, space: Path, home: Path, server: Server, cluster: Cluster, seed: int) -> None:
+    def __init__(
+        self, space: Path, home: Path, surroundings: tuple[Server, Cluster], *, seed: int, most_pause_s: float
+    ) -> None:
         """Nothing has happened yet."""
         self._space, self._home = space, home
-        self._server, self._cluster = server, cluster
+        self._server, self._cluster = surroundings
+        self._most_pause_s = most_pause_s
         self._random = random.Random(seed)
         self._driver: subprocess.Popen[bytes] | None = None
         self._server_back_at: float | None = None
@@ -186,8 +189,8 @@ class Chaos:
                 return False
             if time.monotonic() > deadline:
                 raise RuntimeError(f"nothing ends any more; see {self._home.parent / 'driver.log'}")
-            time.sleep(0.25)
-        time.sleep(self._random.uniform(0.0, 2.0))
+            time.sleep(0.1)
+        time.sleep(self._random.uniform(0.0, self._most_pause_s))
         return self._driver.poll() is None
 
     def _tend_server(self) -> None:
@@ -283,7 +286,9 @@ def surroundings(folder: Path) -> Iterator[tuple[Server, Cluster]]:
         server.kill()
 
 
-def measure(disasters: dict[str, int], document: dict[str, Any], *, seed: int, folder: Path) -> dict[str, Any]:
+def measure(
+    disasters: dict[str, int], document: dict[str, Any], *, seed: int, folder: Path, most_pause_s: float = 2.0
+) -> dict[str, Any]:
     """Run a sweep undisturbed, then with disasters; what is different.
 
     Args:
@@ -291,6 +296,7 @@ def measure(disasters: dict[str, int], document: dict[str, Any], *, seed: int, f
         document: A space without early stopping, of the name of SPACE.
         seed: Of the order of disasters, their times and victims.
         folder: Empty.
+        most_pause_s: Longest pause between some progress and the next disaster.
     """
     space = folder / "chaos.yaml"
     space.write_text(yaml.safe_dump(document))
@@ -305,7 +311,7 @@ def measure(disasters: dict[str, int], document: dict[str, Any], *, seed: int, f
     (folder / "calm" / "cache").rename(home / "cache")
     started = time.monotonic()
     with surroundings(folder) as (server, cluster):
-        chaos = Chaos(space, home, server, cluster, seed)
+        chaos = Chaos(space, home, (server, cluster), seed=seed, most_pause_s=most_pause_s)
         chaos.run(order)
         sweep = Sweep.stored(str(SPACE["name"]), home)
         result: dict[str, Any] = {"trials": len(calm), "seed": seed, **{name: chaos.done[name] for name in disasters}}
