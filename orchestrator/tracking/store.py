@@ -57,10 +57,14 @@ class Store:
         for record in notes_about(self._folder.tracked, self._uri):
             self._replay(record)
         self._notes = Journal(self._folder.tracked)
-        self._experiment = self._find_experiment()
-        self._open_parent()
-        for trial_id, run_id in self._find_unnoted().items():
-            self._note_run(trial_id, run_id)
+        try:
+            self._experiment = self._find_experiment()
+            self._open_parent()
+            for trial_id, run_id in self._find_unnoted().items():
+                self._note_run(trial_id, run_id)
+        except BaseException:
+            self._notes.close()
+            raise
         self._begun_earlier = set(self._runs) - self._done
 
     def is_done(self, trial_id: str) -> bool:

@@ -31,10 +31,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
     """Address of a head node that wants a token, and the environment that has it."""
-    token = tmp_path / "token"
+    token = tmp_path_factory.mktemp("cluster") / "token"
     token.write_text("0123456789abcdef" * 4)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     environment["RAY_AUTH_TOKEN_PATH"] = str(token)

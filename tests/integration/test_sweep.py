@@ -209,8 +209,9 @@ def test_diverged_trials_are_results(tiny: dict[str, Any], home: Path) -> None:
 
 
 def test_a_tracker_that_is_away_does_not_stop_the_sweep_and_gets_the_rest_later(
-    tiny: dict[str, Any], home: Path
+    tiny: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("orchestrator.mirror.LAST_WAIT_S", 1.0)
     sweep = Sweep.from_space(tiny, home=home)
     told: list[str] = []
     sweep.say = told.append
