@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import zlib
 from pathlib import Path
 
 from orchestrator.home import write_bytes
+
+logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -16,18 +20,22 @@ class Checkpoints:
 
     def write(self, trial_id: str, checkpoint: bytes) -> None:
         """Keep a checkpoint instead of the one before, whole or not at all."""
-        write_bytes(self._path(trial_id), checkpoint)
+        write_bytes(self._path(trial_id), b"%08x\n" % zlib.crc32(checkpoint) + checkpoint)
 
     def read(self, trial_id: str) -> bytes | None:
-        """The last checkpoint of a trial."""
-        try:
-            return self._path(trial_id).read_bytes()
-        except FileNotFoundError:
+        """The last checkpoint of a trial; None if there is none, or it is not what was written."""
+        path = self._path(trial_id)
+        if not path.exists():
             return None
+        checksum, _, checkpoint = path.read_bytes().partition(b"\n")
+        if checksum == b"%08x" % zlib.crc32(checkpoint):
+            return checkpoint
+        logger.warning("%s is damaged; its trial begins anew.", path)
+        return None
 
     def drop(self, trial_id: str) -> None:
         """The trial has ended."""
         self._path(trial_id).unlink(missing_ok=True)
 
     def _path(self, trial_id: str) -> Path:
-        return self._folder / f"{trial_id}.pt"
+        return self._folder / f"{trial_id}.checkpoint"

@@ -19,6 +19,8 @@ from search_spaces import ConfigError
 from search_spaces.settings import NAME_PATTERN
 
 DEFAULT_HOME = "lossatlas-home"
+#: What plan.json holds at least.
+PLAN_KEYS = {"space": dict, "device": str, "signature": dict, "facts": dict}
 #: Sweeps that a message lists; of more, those with a similar name.
 MOST_NAMES = 10
 
@@ -132,9 +134,16 @@ class SweepFolder:
             ConfigError: If the file is damaged.
         """
         try:
-            return dict(json.loads(self.plan.read_text()))
-        except ValueError as err:
-            raise ConfigError(f"{self.plan} is damaged ({err}); run the space again under another --name.") from err
+            plan = json.loads(self.plan.read_text())
+            wrong = [key for key, kind in PLAN_KEYS.items() if not isinstance(plan[key], kind)]
+        except (ValueError, TypeError, KeyError) as err:
+            plan, wrong = {}, [f"{type(err).__name__}: {err}"]
+        if wrong:
+            raise ConfigError(
+                f"{self.plan} is damaged ({wrong[0]}); put a copy back (MLflow's parent run has one), or delete it and `lossatlas "
+                "run` the same space under the same name: what the journal has is not trained again."
+            )
+        return dict(plan)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

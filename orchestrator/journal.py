@@ -66,7 +66,9 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
         if record is not None:
             yield record
         elif line.strip() and number < len(lines):
-            logger.warning("%s:%d: damaged record skipped.", path, number)
+            logger.warning(
+                "%s:%d: damaged record skipped; if it was a result, its trial is trained again.", path, number
+            )
 
 
 def _encode(record: dict[str, Any]) -> bytes:

@@ -93,7 +93,7 @@ class Mirror:
         if self._failed:
             self._say(
                 f"MLflow at {public_uri(self._uri)} failed ({self._failed}); the sweep itself is complete on disk. "
-                f"`lossatlas sync {self._plan.name}` sends the rest."
+                f"`lossatlas sync {self._plan.name} --home {self._home.path}` sends the rest."
             )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +94,9 @@ class Sweep:
         from orchestrator.cluster import resolve_device
 
         if name is not None and not re.fullmatch(NAME_PATTERN, name):
-            raise ConfigError(f"--name must be letters, digits, - and _, got {name!r}.")
+            raise ConfigError(
+                f"--name must be at most 64 letters, digits, - and _, not beginning with -, got {name!r}."
+            )
         checked = space if isinstance(space, Space) else load_space(space, overrides)
         return cls(Plan(name or checked.settings.name, checked, resolve_device()), Home.at(home))
 
@@ -150,6 +153,8 @@ class Sweep:
         with self.folder.lock():
             self._check_continues(options)
             records = list(read_journal(self.folder.journal))
+            self._warn_of_lost_results(records)
+            self.facts |= {"sweep_id": self.facts.get("sweep_id") or uuid.uuid4().hex, "tracked": False}
             self._write_plan()
             journal = Journal(self.folder.journal)
             try:
@@ -163,6 +168,15 @@ class Sweep:
             self._explain_full_disk(journal, None)
             self._write_plan()
         return self.landscape()
+
+    def _warn_of_lost_results(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """A journal that was cut or deleted is not the same as a sweep that never ran."""
+        there = {record["trial_id"] for record in records if record["kind"] == "result"}
+        sent = {record["trial_id"] for record in read_journal(self.folder.tracked) if record["kind"] == "done"}
+        if lost := len(sent - there):
+            self.say(
+                f"{self.folder.journal} lacks {lost} results that MLflow was sent; their trials are trained again."
+            )
 
     def _explain_full_disk(self, journal: Journal, err: Exception | None) -> None:
         """Say what to do if the sweep ended because its journal could not be written.
@@ -219,7 +233,7 @@ class Sweep:
         if problems and not options.force:
             raise ConfigError(
                 [
-                    f"sweep {self.plan.name!r} exists with another plan; use --name for a new sweep, or --force.",
+                    f"sweep {self.plan.name!r} exists with another plan; `lossatlas run` with --name makes a new sweep, with --force goes on with this one.",
                     *(f"  {problem}" for problem in problems),
                 ]
             )

@@ -10,7 +10,7 @@ from search_spaces.types import Network, OneOf, RealName, Strategy
 from trainables.names import LABELS, MIXES, NORMS, OPTIMIZERS, SCHEDULES
 from trainables.sidecar import STATED
 
-NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

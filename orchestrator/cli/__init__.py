@@ -31,5 +31,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        err.print(escape(f"{error.filename or 'a file'} cannot be written or read ({error.strerror})."))
+        err.print(
+            escape(
+                f"{error.filename or 'a file'} cannot be written or read ({error.strerror}). Nothing that ended is lost: make room, then `lossatlas resume NAME`."
+            )
+        )
         sys.exit(2)

@@ -37,6 +37,9 @@ HomeOption = Annotated[
 UriOption = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow server, or off [default: SQLite in the home directory].")
 ]
+SameUriOption = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow server [default: the one that it was tracked to].")
+]
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to use [default: start one here].")]
 
 

@@ -15,6 +15,7 @@ from orchestrator.cli.app import (
     AddressOption,
     HomeOption,
     NameArgument,
+    SameUriOption,
     SetOption,
     SpaceArgument,
     UriOption,
@@ -65,7 +66,7 @@ def resume(  # noqa: PLR0913 (options of a command)
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="At most this many trials at once.")] = None,
     home: HomeOption = None,
-    tracking_uri: UriOption = None,
+    tracking_uri: SameUriOption = None,
     address: AddressOption = None,
 ) -> None:
     """Continue a sweep with its stored plan; what has ended is not trained again."""
@@ -77,7 +78,7 @@ def resume(  # noqa: PLR0913 (options of a command)
 
 
 @app.command()
-def sync(name: NameArgument, home: HomeOption = None, tracking_uri: UriOption = None) -> None:
+def sync(name: NameArgument, home: HomeOption = None, tracking_uri: SameUriOption = None) -> None:
     """Send MLflow what an outage kept back of a sweep; exit status 1 if it still does not take it."""
     from orchestrator import RunOptions, Sweep
     from orchestrator.report import Findings, write_report
@@ -119,6 +120,8 @@ def status(name: NameArgument, home: HomeOption = None) -> None:
     for stage, rows in table.groupby("stage", sort=False):
         counts = ", ".join(f"{count} {state}" for state, count in rows.status.value_counts().items())
         out.print(f"  {stage:8} {counts}")
+    if not sweep.folder.is_running and not sweep.facts.get("tracked") and sweep.facts.get("tracking_uri") != "off":
+        out.print(f"  MLflow lacks some of it: lossatlas sync {name}")
 
 
 def _run(sweep: Any, options: Any) -> None:
@@ -131,7 +134,7 @@ def _run(sweep: Any, options: Any) -> None:
     try:
         landscape = _run_with_progress(sweep, options)
     except KeyboardInterrupt:
-        command = f"lossatlas resume {sweep.plan.name} --home {sweep.home.path}"
+        command = f"lossatlas resume {sweep.plan.name} --home {sweep.home.path}{_same(options)}"
         err.print(f"\ninterrupted; nothing that ended is lost. Continue with:\n  {command}")
         raise typer.Exit(130) from None
     page = write_report(Findings(landscape), sweep.folder.report)
@@ -140,6 +143,13 @@ def _run(sweep: Any, options: Any) -> None:
         out.print(escape(line))
     if (landscape.table.status == "failed").any():
         raise typer.Exit(1)
+
+
+def _same(options: Any) -> str:
+    """The options that a run is continued with."""
+    given = {"--address": options.address, "--max-concurrent": options.max_concurrent}
+    local = " --local" if options.local else ""
+    return local + "".join(f" {key} {value}" for key, value in given.items() if value)
 
 
 def _run_with_progress(sweep: Any, options: Any) -> Any:

@@ -142,12 +142,21 @@ class Store:
         return str(self._client.create_experiment(name, artifact_location=location))
 
     def _open_parent(self) -> None:
-        """Continue the parent run, or create it with what the sweep runs on."""
+        """Continue the parent run, or create it with what the sweep runs on.
+
+        A sweep that lost its notes is found again by the id in its plan.
+        """
+        sweep_id = self._folder.read_plan()["facts"].get("sweep_id", "")
+        if self._parent is None and sweep_id:
+            known = f"tags.`lossatlas.sweep_id` = '{sweep_id}'"
+            found = self._client.search_runs([self._experiment], known)
+            self._parent = found[0].info.run_id if found else None
         if self._parent and self._reopen(self._parent):
             self._notes.append("parent", run_id=self._parent, uri=self._uri)
             return
         self._runs, self._done = {}, set()
         tags = {"mlflow.runName": self._plan.name, "lossatlas.kind": "sweep", **environment_tags()}
+        tags |= {"lossatlas.sweep_id": sweep_id} if sweep_id else {}
         self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
         self._notes.append("parent", run_id=self._parent, uri=self._uri)
         self._client.log_batch(self._parent, params=_as_params(sweep_params(self._plan)))

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chaos import BAD, Server, check_tracker, free_port
+from benchmarks.chaos import BAD, check_tracker
+from benchmarks.surroundings import Server, free_port
 from orchestrator import RunOptions, Sweep
 from tests.integration import REAL_PARTS
 

@@ -76,7 +76,7 @@ def test_bad_input_is_status_2_with_every_problem_and_starts_nothing_in_two_seco
         (("ui", "nothing"), "no sweep 'nothing' in"),
         (("sync", "nothing"), "no sweep 'nothing' in"),
         (("replay", "nothing"), "no sweep 'nothing' in"),
-        (("run", "digits", "--name", "a/b"), "name must be letters, digits, - and _, got 'a/b'"),
+        (("run", "digits", "--name", "a/b"), "name must be at most 64 letters, digits, - and _, not beginning with -, got 'a/b'"),
         (("rerun", "0123"), "no MLflow store at"),
         (("rerun", "0123", "--tracking-uri", "off"), "no MLflow store at off"),
         (("rerun", "0123", "--tracking-uri", "foo://bar"), "no run '0123' at foo://bar"),
@@ -298,3 +298,49 @@ def test_a_home_with_two_hundred_sweeps_is_read_as_fast_and_names_the_closest(
     status, _, errors = call("status", "tiny-1234")
     assert status == 2
     assert "there are 201, among them: ['tiny-1" in errors
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"space": {"na', '{"space": 7, "device": 7, "signature": null, "facts": 1}']
+)
+def test_a_damaged_plan_is_one_message_that_says_how_to_go_on(content: str, call: Call, home: Path) -> None:
+    folder = home / "sweeps" / "broken"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(content)
+    for command in (("status", "broken"), ("resume", "broken", "--local"), ("table", "broken"), ("sync", "broken")):
+        status, _, errors = call(*command)
+        assert status == 2
+        assert len(errors.splitlines()) == 1
+        assert "what the journal has is not trained again" in errors
+
+
+def test_lost_notes_lost_plans_and_lost_results_are_made_good(call: Call, home: Path, space: str) -> None:
+    """Without its notes a sweep finds its runs by its id; without its plan it is run again; a lost journal is said."""
+    from tests.integration.test_sweep import mlflow_runs
+
+    small = ("--local", "--set", "nuisance=null", "--set", "scientific.loss=[ce]")
+    assert call("run", space, *small)[0] == 0
+    folder = home / "sweeps" / "tiny"
+    runs = {run.info.run_id for run in mlflow_runs(home, "tiny")}
+    assert len(runs) == 3
+    (folder / "tracked.jsonl").unlink()
+    assert call("resume", "tiny", "--local")[0] == 0
+    assert {run.info.run_id for run in mlflow_runs(home, "tiny")} == runs, "no run is doubled"
+    (folder / "plan.json").unlink()
+    before = (folder / "journal.jsonl").read_bytes()
+    assert call("run", space, *small)[0] == 0
+    assert (folder / "journal.jsonl").read_bytes() == before, "nothing is trained again"
+    (folder / "journal.jsonl").unlink()
+    status, _, errors = call("resume", "tiny", "--local")
+    assert status == 0
+    assert "lacks 2 results that MLflow was sent" in errors
+
+
+def test_status_says_that_the_tracker_is_behind(call: Call, space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.mirror.LAST_WAIT_S", 1.0)
+    away = ("--tracking-uri", "http://127.0.0.1:9", "--set", "nuisance=null", "--set", "scientific.loss=[ce]")
+    status, _, errors = call("run", space, "--local", *away)
+    assert status == 0, "the sweep itself is complete"
+    assert "sends the rest" in errors
+    assert "MLflow lacks some of it: lossatlas sync tiny" in call("status", "tiny")[1]
+    assert call("sync", "tiny")[0] == 1

@@ -145,3 +145,19 @@ def test_a_checkpoint_is_kept_until_its_trial_has_ended(plan: Plan, tmp_path: Pa
         assert conductor.orders(first)["checkpoint"] == b"two"
         conductor.finish(first, curve(first)[-1:])
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Any flipped bit: without a checksum, one in a weight would change a result without a word."""
+    checkpoints = Checkpoints(tmp_path)
+    content = random.Random(0).randbytes(1000)
+    checkpoints.write("a", content)
+    (path,) = tmp_path.iterdir()
+    written = path.read_bytes()
+    assert checkpoints.read("a") == content
+    for where in range(0, len(written), 97):
+        damaged = bytearray(written)
+        damaged[where] ^= 1
+        path.write_bytes(damaged)
+        assert checkpoints.read("a") is None
+    assert "is damaged; its trial begins anew" in caplog.text

@@ -1,0 +1,116 @@
+"""What a sweep runs in: a real MLflow server and a Ray cluster of several nodes on this machine, both mortal."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WORKER = "ray::StudentTrainable"
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A real MLflow server that can be killed and started again on the same port and store."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """How it is started."""
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
+        return [*command, "--artifacts-destination", str(self.folder / "artifacts")]
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health")
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise RuntimeError(f"the server did not start; see {self.folder / 'server.log'}")
+
+    def kill(self) -> None:
+        """As a crash would."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+class Cluster:
+    """Three Ray nodes on this machine: a head without CPUs and two workers with one each."""
+
+    def __init__(self) -> None:
+        """Start them."""
+        from ray.cluster_utils import Cluster as RayCluster
+
+        self._cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self._workers = [self._cluster.add_node(num_cpus=1) for _ in range(2)]
+
+    @property
+    def address(self) -> str:
+        """For --address."""
+        return str(self._cluster.address)
+
+    def replace_node(self, which: random.Random) -> None:
+        """A worker node vanishes with all its processes, and another one joins."""
+        lost = self._workers.pop(which.randrange(len(self._workers)))
+        self._cluster.remove_node(lost, allow_graceful=False)
+        self._workers.append(self._cluster.add_node(num_cpus=1))
+
+    def stop(self) -> None:
+        """Stop all nodes."""
+        self._cluster.shutdown()
+
+
+def worker_pids() -> list[int]:
+    """Processes in which trials run."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(WORKER.encode()):
+                pids.append(int(path.parent.name))
+        except OSError:
+            continue
+    return pids
+
+
+@contextmanager
+def surroundings(folder: Path) -> Iterator[tuple[Server, Cluster]]:
+    """A server and a cluster, stopped in the end."""
+    server = Server(folder)
+    server.start()
+    cluster = Cluster()
+    try:
+        yield server, cluster
+    finally:
+        cluster.stop()
+        server.kill()
