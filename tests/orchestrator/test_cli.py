@@ -76,7 +76,10 @@ def test_bad_input_is_status_2_with_every_problem_and_starts_nothing_in_two_seco
         (("ui", "nothing"), "no sweep 'nothing' in"),
         (("sync", "nothing"), "no sweep 'nothing' in"),
         (("replay", "nothing"), "no sweep 'nothing' in"),
-        (("run", "digits", "--name", "a/b"), "name must be at most 64 letters, digits, - and _, not beginning with -, got 'a/b'"),
+        (
+            ("run", "digits", "--name", "a/b"),
+            "name must be at most 64 letters, digits, - and _, not beginning with -, got 'a/b'",
+        ),
         (("rerun", "0123"), "no MLflow store at"),
         (("rerun", "0123", "--tracking-uri", "off"), "no MLflow store at off"),
         (("rerun", "0123", "--tracking-uri", "foo://bar"), "no run '0123' at foo://bar"),
