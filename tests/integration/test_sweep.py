@@ -218,7 +218,7 @@ def test_a_tracker_that_is_away_does_not_stop_the_sweep_and_gets_the_rest_later(
     table = sweep.run(RunOptions(local=True, tracking_uri="http://127.0.0.1:9")).table
     assert (table.status == "finished").all()
     assert table.run_id.isna().all()
-    assert any("`lossatlas sync tiny` sends the rest" in text for text in told)
+    assert any(f"`lossatlas sync tiny --home {home}` sends the rest" in text for text in told)
     again = Sweep.from_space(tiny, home=home).run(RunOptions(local=True)).table
     assert again.run_id.notna().all()
     assert {run.info.status for run in mlflow_runs(home, "tiny")} == {"FINISHED"}

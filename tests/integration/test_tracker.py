@@ -120,7 +120,7 @@ def test_a_server_that_never_comes_back_gets_everything_from_sync(
     sweep.say = told.append
     table = sweep.run(RunOptions(local=True, tracking_uri=server.uri)).table
     assert (table.status == "finished").all()
-    assert any("`lossatlas sync later` sends the rest" in text for text in told)
+    assert any(f"`lossatlas sync later --home {home}` sends the rest" in text for text in told)
     server.start()
     again = Sweep.stored("later", home)
     assert again.tracking_uri == server.uri, "sync and resume go on with the server"
