@@ -28,7 +28,7 @@ import pandas as pd
 import yaml
 
 from benchmarks.environment import environment
-from benchmarks.surroundings import Cluster, Server, surroundings, worker_pids
+from benchmarks.surroundings import Cluster, Server, surroundings
 from orchestrator.journal import read_journal
 from orchestrator.sweep import RunOptions, Sweep
 
@@ -115,7 +115,7 @@ class Chaos:
         self._start()
 
     def _worker_kill(self) -> None:
-        if pids := worker_pids():
+        if pids := self._cluster.worker_pids():
             os.kill(self._random.choice(pids), signal.SIGKILL)
 
     def _node_loss(self) -> None:

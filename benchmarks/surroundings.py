@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-WORKER = "ray::StudentTrainable"
+#: Ray names a worker by its actor, or by the method that it runs: StudentTrainable, ResourceTrainable.train.
+WORKER = re.compile(rb"ray::\w*Trainable")
 
 
 def free_port() -> int:
@@ -86,21 +88,22 @@ class Cluster:
         self._cluster.remove_node(lost, allow_graceful=False)
         self._workers.append(self._cluster.add_node(num_cpus=1))
 
+    def worker_pids(self) -> list[int]:
+        """Processes of these nodes, and of no other cluster on the machine, in which trials run."""
+        raylets = {info.process.pid for node in self._workers for info in node.all_processes["raylet"]}
+        pids = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+                if WORKER.match(path.read_bytes()) and parent in raylets:
+                    pids.append(int(path.parent.name))
+            except OSError:  # it has ended meanwhile
+                continue
+        return pids
+
     def stop(self) -> None:
         """Stop all nodes."""
         self._cluster.shutdown()
-
-
-def worker_pids() -> list[int]:
-    """Processes in which trials run."""
-    pids = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(WORKER.encode()):
-                pids.append(int(path.parent.name))
-        except OSError:
-            continue
-    return pids
 
 
 @contextmanager

@@ -50,7 +50,7 @@ WRONG: tuple[Any, ...] = (
     {"loguniform": [0, 1]},
     [1, 1],
 )
-MUTATED_SPACES = 400
+MUTATED_SPACES = 300
 
 
 def documents() -> dict[str, dict[str, Any]]:
