@@ -11,8 +11,6 @@ per trial, none running, each with every point of its curve once.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import signal
@@ -27,7 +25,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, options, show
 from benchmarks.surroundings import Cluster, Server, surroundings
 from orchestrator.journal import read_journal
 from orchestrator.sweep import RunOptions, Sweep
@@ -221,8 +219,7 @@ def measure(
 
 def main() -> None:
     """Measure and print a table, or JSON as the last line; status 1 if anything was lost, doubled or left running."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON in the last line")
+    parser = options(__doc__)
     for name, count in (("driver_kill", 20), ("worker_kill", 20), ("node_loss", 3), ("outage", 3)):
         plural = name.replace("_", "-").replace("loss", "losse") + "s"
         parser.add_argument(f"--{plural}", dest=name, type=int, default=count)
@@ -233,10 +230,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         document = {**SPACE, "replicates": arguments.replicates}
         result = measure(wanted, document, seed=arguments.seed, folder=Path(folder))
-    for key, value in result.items():
-        print(f"{key:20} {round(value, 1) if isinstance(value, float) else value}")
-    if arguments.json:
-        print(json.dumps(result))
+    show(result, as_json=arguments.json, digits=1)
     sys.exit(any(result[name] for name in BAD) or any(result[name] != count for name, count in wanted.items()))
 
 

@@ -1,9 +1,12 @@
-"""What a measurement was made on."""
+"""What a measurement was made on, and how its outcome is printed: the same for every benchmark."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,3 +23,18 @@ def environment() -> dict[str, object]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("lossatlas", "torch", "ray", "mlflow")},
     }
+
+
+def options(document: str | None) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON in the last line")
+    return parser
+
+
+def show(result: Mapping[str, object], *, as_json: bool, digits: int = 3) -> None:
+    """Print a line per figure, and all as JSON in the last line if that is wanted."""
+    for key, value in result.items():
+        print(f"{key:24} {round(value, digits) if isinstance(value, float) else value}")
+    if as_json:
+        print(json.dumps(result))

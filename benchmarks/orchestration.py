@@ -12,8 +12,6 @@ Times are sums over rounds; `efficiency` is bare_s / sweep_s, `efficiency_by_rou
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import subprocess
@@ -26,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, options, show
 from orchestrator.home import Home
 from orchestrator.journal import read_journal
 from orchestrator.prepare import prepare_data, probe_costs
@@ -140,18 +138,14 @@ def _summary(done: Sequence[Round], bare: Sequence[float]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print a table, or JSON as the last line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON in the last line")
+    parser = options(__doc__)
     parser.add_argument("--space", default="digits", help="a shipped space or a path")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of the sweep, at most its replicates")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.space, arguments.changes, arguments.rounds, Path(folder))
-    for key, value in result.items():
-        print(f"{key:20} {round(value, 3) if isinstance(value, float) else value}")
-    if arguments.json:
-        print(json.dumps(result))
+    show(result, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ Chromium: milliseconds from opening the page until the headline and the first fi
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
 import random
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.browser import BROWSER, posted
-from benchmarks.environment import environment
+from benchmarks.environment import environment, options, show
 from orchestrator.conductor import Conductor
 from orchestrator.home import write_json
 from orchestrator.journal import Journal
@@ -163,17 +161,13 @@ def _named(name: str, values: dict[str, float]) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print a table, or JSON as the last line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON in the last line")
+    parser = options(__doc__)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--reading", nargs=2, metavar=("HOME", "NAME"), help="a sweep that was really run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.trials, Path(folder), arguments.reading)
-    for key, value in result.items():
-        print(f"{key:20} {round(value, 2) if isinstance(value, float) else value}")
-    if arguments.json:
-        print(json.dumps(result))
+    show(result, as_json=arguments.json, digits=2)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ cells' sd; effects drawn anew each time. Nominal: 95 % intervals, 5 % family-wis
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
@@ -20,7 +19,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, options
 from orchestrator.landscape.anova import effects
 from orchestrator.landscape.comparisons import compare
 from orchestrator.landscape.values import cell_values
@@ -134,19 +133,18 @@ def _lines(found: dict[str, Any], name: str) -> Iterator[tuple[str, str, str]]:
 
 def main() -> None:
     """Measure and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--landscapes", type=int, default=1000)
-    parser.add_argument("--json", action="store_true", help="print JSON as the last line")
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     started = time.monotonic()
-    found = {f"effects, ratio {r:g}": measure_effects(options.landscapes, r, seed=1) for r in (0.3, 1.0)}
-    found["comparisons"] = measure_comparisons(options.landscapes, seed=2)
+    found = {f"effects, ratio {r:g}": measure_effects(arguments.landscapes, r, seed=1) for r in (0.3, 1.0)}
+    found["comparisons"] = measure_comparisons(arguments.landscapes, seed=2)
     table = Table("what", "figure", "value")
     for name, values in found.items():
         for line in _lines(values, name):
             table.add_row(*line)
     Console().print(table)
-    if options.json:
+    if arguments.json:
         print(json.dumps({**found, "seconds": time.monotonic() - started, "environment": environment()}))
 
 

@@ -1,6 +1,6 @@
 """What a bad tracker costs a sweep: one that is slow (half a second per request), answers errors, or is gone, against none.
 
-    python -m benchmarks.tracker [--json] [--rounds 5]
+    python -m benchmarks.tracker [--json] [--rounds 3]
 
 The same small sweep is run in this process (`--local`), kinds taking turns within each round, in homes of their own with the
 same prepared data. Seconds are from the first trial's start to the last one's end: what is sent after that delays nobody.
@@ -9,8 +9,6 @@ same prepared data. Seconds are from the first trial's start to the last one's e
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -22,7 +20,7 @@ from statistics import median
 from threading import Thread
 from typing import Any
 
-from benchmarks.environment import environment
+from benchmarks.environment import environment, options, show
 from benchmarks.surroundings import Server, free_port
 from orchestrator.journal import read_journal
 from orchestrator.sweep import RunOptions, Sweep
@@ -32,8 +30,8 @@ SPACE: dict[str, Any] = {
     "data": {"real": "digits", "distilled": {"method": "random", "ipc": 10}},
     "teacher": {"model": "convnet2", "width": 16, "train": {"epochs": 3}},
     "scientific": {"loss": ["kl"], "temperature": [1, 4, 20]},
-    "fixed": {"student": "convnet2", "width": 16, "epochs": 150, "batch_size": 50, "views": 10, "lr": 0.01},
-    "replicates": 4,
+    "fixed": {"student": "convnet2", "width": 16, "epochs": 500, "batch_size": 50, "views": 10, "lr": 0.01},
+    "replicates": 10,
 }
 SLOW_S = 0.5
 
@@ -110,7 +108,7 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
         kind: [a / b for a, b in zip(s, taken["none"], strict=True)] for kind, s in taken.items() if kind != "none"
     }
     return {
-        "trials": 12,
+        "trials": 30,
         "none_s": median(taken["none"]),
         **{f"{kind}_ratio": median(values) for kind, values in ratios.items()},
         "ratios": ratios,
@@ -123,16 +121,12 @@ _HANDLERS = {"errors": _Failing, "slow": _Slow}
 
 def main() -> None:
     """Measure and print a table, or JSON as the last line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON in the last line")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.rounds, Path(folder))
-    for key, value in result.items():
-        print(f"{key:20} {round(value, 3) if isinstance(value, float) else value}")
-    if arguments.json:
-        print(json.dumps(result))
+    show(result, as_json=arguments.json)
 
 
 if __name__ == "__main__":

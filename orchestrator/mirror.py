@@ -141,8 +141,8 @@ class Mirror:
         cells = {cell.label: cell for cell in self._plan.cells}
         starts = {r["trial_id"]: r["started_at"] for r in earlier if r["kind"] == "start"}
         for record in earlier:
-            if record["kind"] == "result" and not store.is_done(record["trial_id"]):
-                self._pending = _pending_of(cells, record, starts) | self._pending
+            if record["kind"] == "result" and record["cell"] in cells and not store.is_done(record["trial_id"]):
+                self._pending.setdefault(record["trial_id"], _pending_of(cells[record["cell"]], record, starts))
 
     def _collect(self) -> bool:
         """Let events gather, then take them; False after the last ones."""
@@ -177,13 +177,9 @@ class Mirror:
         store.finish_parent(interrupted=self._interrupted)
 
 
-def _pending_of(
-    cells: Mapping[str, Cell], record: Mapping[str, Any], starts: Mapping[str, float]
-) -> dict[str, PendingTrial]:
-    """What an earlier process's result would have queued; nothing if the plan no longer has its cell."""
+def _pending_of(cell: Cell, record: Mapping[str, Any], starts: Mapping[str, float]) -> PendingTrial:
+    """What an earlier process's result would have queued."""
     trial_id = record["trial_id"]
-    if record["cell"] not in cells:
-        return {}
-    assignment = Assignment(cells[record["cell"]], record["draw"], TrialConfig(**record["config"]))
+    assignment = Assignment(cell, record["draw"], TrialConfig(**record["config"]))
     result = results_of([record])[trial_id]
-    return {trial_id: PendingTrial(assignment, starts.get(trial_id, record["ended_at"]), list(result.curve), result)}
+    return PendingTrial(assignment, starts.get(trial_id, record["ended_at"]), list(result.curve), result)

@@ -121,7 +121,7 @@ def status(name: NameArgument, home: HomeOption = None) -> None:
         counts = ", ".join(f"{count} {state}" for state, count in rows.status.value_counts().items())
         out.print(f"  {stage:8} {counts}")
     if not sweep.folder.is_running and not sweep.facts.get("tracked") and sweep.facts.get("tracking_uri") != "off":
-        out.print(f"  MLflow lacks some of it: lossatlas sync {name}")
+        out.print(f"  MLflow lacks some of it: lossatlas sync {name} --home {sweep.home.path}")
 
 
 def _run(sweep: Any, options: Any) -> None:

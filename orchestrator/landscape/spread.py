@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from orchestrator.landscape.values import arm_values, confirmed, levels_of, mean_interval, tuned_validation
+from orchestrator.landscape.values import (
+    arm_values,
+    confirmed,
+    levels_of,
+    mean_interval,
+    selected_for,
+    tuned_validation,
+)
 from trainables.config import KNOBS
 
 Matrix = pd.DataFrame
@@ -155,8 +162,10 @@ def _range(values: Matrix) -> tuple[str, str, float, float, float]:
 
 def _shared_rows(here: pd.DataFrame) -> pd.DataFrame:
     """Confirmed trials of the shared draw."""
-    rows = here[(here.stage == "confirm") & (here.status == "finished")]
-    return rows[rows.selected.str.contains("shared")] if "selected" in rows else rows.iloc[:0]
+    if "selected" not in here:
+        return here.iloc[:0]
+    rows = selected_for("shared", here)
+    return rows[rows.status == "finished"]
 
 
 def _shared_range(own: Matrix, shared: Matrix) -> dict[str, Any]:

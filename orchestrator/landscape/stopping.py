@@ -10,6 +10,8 @@ from typing import Any, Final
 import pandas as pd
 from scipy import stats
 
+from orchestrator.landscape.values import selected_for
+
 #: Trials that a rank correlation needs at least.
 MIN_STRATUM: Final = 3
 
@@ -46,8 +48,7 @@ def summarise_stopping(table: pd.DataFrame, full_epochs: Mapping[str, int]) -> S
     tune = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"])]
     wanted = sum(full_epochs[cell] for cell in tune.cell)
     audited = tune[tune.audited.astype(bool)]
-    is_best = (table.stage == "confirm") & table.selected.str.contains("best")
-    chosen = table[is_best][["cell", "draw"]].drop_duplicates()
+    chosen = selected_for("best", table)[["cell", "draw"]].drop_duplicates()
     won = audited.merge(chosen, on=["cell", "draw"])
     stopped = tune[tune.status == "stopped"]
     missed = sum(full_epochs[cell] - epochs for cell, epochs in zip(stopped.cell, stopped.epochs, strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from orchestrator.landscape.values import CONFIDENCE, arm_values, levels_of, require
+from orchestrator.landscape.values import CONFIDENCE, arm_values, levels_of, require, selected_for
 
 BOOTSTRAPS: Final = 1000
 CLOSE: Final = 0.01
@@ -120,7 +120,7 @@ def boundary_flags(table: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
 
     Source: docs/method.md 11; Google's tuning playbook.
     """
-    chosen = table[(table.stage == "confirm") & table.selected.str.contains("best")].drop_duplicates("cell")
+    chosen = selected_for("best", table).drop_duplicates("cell")
     if chosen.empty or not factors:
         return pd.DataFrame(columns=["cell", "factor", "edge", "value"])
     drawn = table[table.stage == "tune"].groupby("cell")

@@ -55,8 +55,13 @@ def require(table: pd.DataFrame, *columns: str) -> None:
 def confirmed(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that enter cell values: finished `confirm` trials of the best draw (diverged ones count as they are)."""
     require(table, "cell", "stage", "status", "replicate")
-    rows = table[(table.stage == "confirm") & (table.status == "finished")]
-    return rows[rows.selected.fillna("").str.contains("best")] if "selected" in rows else rows
+    rows = selected_for("best", table) if "selected" in table else table[table.stage == "confirm"]
+    return rows[rows.status == "finished"]
+
+
+def selected_for(what: str, table: pd.DataFrame) -> pd.DataFrame:
+    """`confirm` rows, ended or not, of the draw that was selected as "best" or as "shared"."""
+    return table[(table.stage == "confirm") & table.selected.fillna("").str.contains(what)]
 
 
 def diverged(table: pd.DataFrame) -> pd.Series:

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.landscape.values import arm_values, cell_values, ranking
+from orchestrator.landscape.values import arm_values, cell_values, ranking, selected_for
 from orchestrator.report.html import context_name
 
 _INK = "#8a8f98"  # readable on white and on near-black
@@ -142,7 +142,7 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
         vertical_spacing=min(0.12, 0.5 / rows),
     )
     tune = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"])]
-    chosen = table[(table.stage == "confirm") & table.selected.str.contains("best")].groupby("cell").draw.first()
+    chosen = selected_for("best", table).groupby("cell").draw.first()
     for number, (_, group) in enumerate(panels):
         place = {"row": 1 + number // columns, "col": 1 + number % columns}
         for row in group.to_dict("records"):

@@ -40,7 +40,12 @@ class Findings:
     @cached_property
     def compared(self) -> pd.DataFrame:
         """Every pair of arms; see `compare`."""
-        return compare(self.table, aggregate="tuned" if self.landscape.plan.has_tune_stage else "mean")
+        return compare(self.table, aggregate=self._aggregate)
+
+    @property
+    def _aggregate(self) -> str:
+        """How an arm's cells count in a comparison."""
+        return "tuned" if self.landscape.plan.has_tune_stage else "mean"
 
     @cached_property
     def sensitivity(self) -> pd.DataFrame:
@@ -87,12 +92,9 @@ class Findings:
         """Every pair of arms within each context, by the context's name; see `compare`. Empty where there is one alone."""
         contexts = list(self.table.attrs.get("contexts", []))
         groups = list(self.table.groupby(contexts, sort=False, dropna=False)) if contexts else []
-        aggregate = "tuned" if self.landscape.plan.has_tune_stage else "mean"
-        return (
-            {context_name(key): compare(rows, aggregate=aggregate, contexts=[]) for key, rows in groups}
-            if len(groups) > 1
-            else {}
-        )
+        if len(groups) < 2:
+            return {}
+        return {context_name(key): compare(rows, aggregate=self._aggregate, contexts=[]) for key, rows in groups}
 
     @cached_property
     def names(self) -> dict[str, str]:

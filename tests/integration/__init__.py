@@ -1,5 +1,10 @@
 """Tests that start real Ray and real servers."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 #: What those leave to the garbage collector (sockets, log files, SQLAlchemy's pool), and deprecations of their own.
@@ -10,3 +15,12 @@ REAL_PARTS = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+
+
+def mlflow_runs(home: Path, name: str) -> list[Any]:
+    """Every run of a sweep in the home's own store."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(f"lossatlas/{name}")
+    return list(client.search_runs([experiment.experiment_id], max_results=1000)) if experiment else []

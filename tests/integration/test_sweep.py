@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from orchestrator import RunOptions, Sweep
 from orchestrator.journal import read_journal
-from orchestrator.landscape.values import cell_values
 from orchestrator.prepare import prepare_data
-from orchestrator.report import Findings, write_report
-from tests.integration import REAL_PARTS
+from tests.integration import REAL_PARTS, mlflow_runs
 from trainables.arrays import seal
 
 pytestmark = [*REAL_PARTS, pytest.mark.filterwarnings("ignore::UserWarning:ray")]
@@ -34,14 +26,6 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
 
 def trials_started(sweep: Sweep) -> int:
     return sum(record["kind"] == "start" for record in read_journal(sweep.folder.journal))
-
-
-def mlflow_runs(home: Path, name: str) -> list[Any]:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(f"lossatlas/{name}")
-    return list(client.search_runs([experiment.experiment_id], max_results=1000)) if experiment else []
 
 
 def damage(sweep: Sweep) -> Callable[[], None]:
@@ -206,207 +190,3 @@ def test_diverged_trials_are_results(tiny: dict[str, Any], home: Path) -> None:
     assert (tune.status == "finished").all()
     assert tune.val_accuracy[1.0e20] == 0.1
     assert (table[table.stage == "confirm"].lr == 1.0e-2).all()
-
-
-def test_a_tracker_that_is_away_does_not_stop_the_sweep_and_gets_the_rest_later(
-    tiny: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orchestrator.mirror.LAST_WAIT_S", 1.0)
-    sweep = Sweep.from_space(tiny, home=home)
-    told: list[str] = []
-    sweep.say = told.append
-    table = sweep.run(RunOptions(local=True, tracking_uri="http://127.0.0.1:9")).table
-    assert (table.status == "finished").all()
-    assert table.run_id.isna().all()
-    assert any(f"`lossatlas sync tiny --home {home}` sends the rest" in text for text in told)
-    again = Sweep.from_space(tiny, home=home).run(RunOptions(local=True)).table
-    assert again.run_id.notna().all()
-    assert {run.info.status for run in mlflow_runs(home, "tiny")} == {"FINISHED"}
-    assert len(mlflow_runs(home, "tiny")) == 25
-
-
-def test_runs_created_right_before_a_crash_are_found_again(tiny: dict[str, Any], home: Path) -> None:
-    """The notes are cut to the parent and one run, as if the process had died before it noted the others."""
-    sweep = Sweep.from_space(tiny, home=home)
-    sweep.run(RunOptions(local=True))
-    lines = sweep.folder.tracked.read_bytes().splitlines(keepends=True)
-    sweep.folder.tracked.write_bytes(b"".join(lines[:2]))
-    table = Sweep.from_space(tiny, home=home).run(RunOptions(local=True)).table
-    assert len(mlflow_runs(home, "tiny")) == 25
-    assert table.run_id.notna().all()
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=sweep.home.store_uri)
-    steps = {tuple(m.step for m in client.get_metric_history(run_id, "val_accuracy")) for run_id in table.run_id}
-    assert steps == {(2, 4, 6, 8)}, "no point was sent twice"
-
-
-def test_two_stores_are_mirrored_each_on_its_own(
-    tiny: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    other = f"sqlite:///{tmp_path / 'other.db'}"
-    del tiny["nuisance"]
-    first = Sweep.from_space(tiny, home=home).run(RunOptions(local=True)).table
-    second = Sweep.from_space(tiny, home=home).run(RunOptions(local=True, tracking_uri=other)).table
-    third = Sweep.from_space(tiny, home=home).run(RunOptions(local=True)).table
-    assert set(first.run_id) == set(third.run_id)
-    assert second.run_id.notna().all()
-    assert not set(first.run_id) & set(second.run_id)
-    assert len(mlflow_runs(home, "tiny")) == 9
-    assert {path.name for path in tmp_path.iterdir()} == {"home", "other.db"}, "artifacts lie in the home directory"
-
-
-def test_a_store_that_was_deleted_is_filled_again(tiny: dict[str, Any], home: Path) -> None:
-    del tiny["nuisance"]
-    Sweep.from_space(tiny, home=home).run(RunOptions(local=True))
-    (home / "mlflow.db").unlink()
-    # MLflow keeps the engine of a store per process; another spelling of the path is another store to it
-    table = Sweep.from_space(tiny, home=home / ".." / "home").run(RunOptions(local=True)).table
-    assert table.run_id.notna().all()
-
-
-def test_two_first_runs_at_once_share_a_new_store(tiny: dict[str, Any], home: Path, tmp_path: Path) -> None:
-    del tiny["nuisance"]
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny))
-    command = [sys.executable, "-m", "orchestrator.cli", "run", str(tmp_path / "space.yaml"), "--local"]
-    processes = [
-        subprocess.Popen([*command, "--home", str(home), "--name", name], stdout=subprocess.DEVNULL) for name in "ab"
-    ]
-    assert [process.wait(120) for process in processes] == [0, 0]
-    for name in "ab":
-        assert Sweep.stored(name, home).landscape().table.run_id.notna().all()
-
-
-def test_two_processes_cannot_run_one_sweep(tiny: dict[str, Any], home: Path) -> None:
-    from search_spaces import ConfigError
-
-    sweep = Sweep.from_space(tiny, home=home)
-    with sweep.folder.lock():
-        assert sweep.folder.is_running
-        with pytest.raises(ConfigError, match=f"sweep 'tiny' is being run by process {os.getpid()}"):
-            sweep.run(RunOptions(local=True))
-    assert not sweep.folder.is_running
-
-
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_on_ray_keeps_what_ended_and_resume_completes_it(
-    kind: signal.Signals, tiny: dict[str, Any], home: Path, tmp_path: Path
-) -> None:
-    tiny["fixed"]["epochs"] = 60
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny))
-    command = [sys.executable, "-m", "orchestrator.cli"]
-    environment = {**os.environ, "LOSSATLAS_HOME": str(home)}
-    process = subprocess.Popen(
-        [*command, "run", str(tmp_path / "space.yaml")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-    sweep_folder = home / "sweeps" / "tiny"
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        ended = sum(r["kind"] == "result" for r in read_journal(sweep_folder / "journal.jsonl"))
-        if ended >= 3:
-            break
-        time.sleep(0.05)
-    process.send_signal(kind)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "lossatlas resume tiny" in errors
-    assert "Traceback" not in errors
-    ended = sum(r["kind"] == "result" for r in read_journal(sweep_folder / "journal.jsonl"))
-    assert 3 <= ended < 24
-    assert not [run for run in mlflow_runs(home, "tiny") if run.info.status == "RUNNING"]
-    table = Sweep.stored("tiny", home).run(RunOptions(local=True)).table
-    assert (table.status == "finished").all()
-    results = [r["trial_id"] for r in read_journal(sweep_folder / "journal.jsonl") if r["kind"] == "result"]
-    assert len(results) == len(set(results)) == 24
-    assert len(mlflow_runs(home, "tiny")) == 25
-    assert {run.info.status for run in mlflow_runs(home, "tiny")} == {"FINISHED"}
-
-
-def test_a_team_with_the_tracker_alone_gets_the_same_table_and_report(
-    tiny: dict[str, Any], home: Path, tmp_path: Path
-) -> None:
-    sweep = Sweep.from_space(tiny, home=home)
-    landscape = sweep.run(RunOptions(local=True))
-    table = landscape.table
-    sweep.log_report(RunOptions(), write_report(Findings(landscape), sweep.folder.report), landscape)
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=sweep.home.store_uri)
-    experiment = client.get_experiment_by_name("lossatlas/tiny")
-    assert experiment
-    cells = client.search_runs([experiment.experiment_id], "metrics.cell_n > 0", order_by=["metrics.cell_mean DESC"])
-    means = [run.data.metrics["cell_mean"] for run in cells]
-    assert means == pytest.approx(sorted(cell_values(table)["mean"], reverse=True))
-    command = [sys.executable, "-m", "orchestrator.cli", "report", "tiny", "--tracking-uri", sweep.home.store_uri]
-    there = tmp_path / "there"
-    subprocess.run([*command, "--home", str(there)], check=True, timeout=120)
-    again = Sweep.stored("tiny", there, reading=True).landscape()
-    pd.testing.assert_frame_equal(again.table, table)
-    assert again.facts["data"], "the caveats need what was known of the data"
-    assert (there / "sweeps" / "tiny" / "report" / "index.html").exists()
-    here = subprocess.run([*command, "--home", str(home)], capture_output=True, text=True, check=False, timeout=120)
-    assert here.returncode == 2
-    assert "was run in" in here.stderr
-    command[4] = "nothing"
-    missing = subprocess.run([*command, "--home", str(there)], capture_output=True, text=True, check=False, timeout=120)
-    assert (missing.returncode, "no sweep 'nothing'" in missing.stderr) == (2, True)
-
-
-@pytest.mark.parametrize("harm", ["flip", "cut", "lose"])
-def test_a_damaged_cache_entry_is_made_again(harm: str, tiny: dict[str, Any], home: Path) -> None:
-    """A flipped bit, a file cut short, a file gone: each is found before a trial reads it."""
-    del tiny["nuisance"]
-    before = Sweep.from_space(tiny, home=home, name="before").run(RunOptions(local=True, tracking_uri="off")).table
-    (path,) = home.glob("cache/data-*/bank_logits.npy")
-    content = bytearray(path.read_bytes())
-    if harm == "flip":
-        content[-3] ^= 1
-        path.write_bytes(content)
-    elif harm == "cut":
-        path.write_bytes(content[:-100])
-    else:
-        path.unlink()
-    sweep = Sweep.from_space(tiny, home=home, name="after")
-    told: list[str] = []
-    sweep.say = told.append
-    after = sweep.run(RunOptions(local=True, tracking_uri="off")).table
-    assert any("is damaged; making it again" in text for text in told)
-    assert after.test_accuracy.tolist() == before.test_accuracy.tolist()
-
-
-def test_a_full_disk_ends_a_sweep_with_one_message_and_resume_completes_it(
-    tiny: dict[str, Any], home: Path, tmp_path: Path
-) -> None:
-    """A limit on the size of files fails a write half-way, as a full disk does; what the journal had is kept."""
-    del tiny["nuisance"]
-    tiny["replicates"] = 20
-    space = tmp_path / "space.yaml"
-    space.write_text(yaml.safe_dump(tiny))
-    command = [sys.executable, "-m", "orchestrator.cli", "run", str(space), "--local", "--home", str(home)]
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    # coverage would write its own file, which is larger
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE")}
-    done = subprocess.run(
-        [*command, "--tracking-uri=off"], env=plain, capture_output=True, text=True, check=False, preexec_fn=limit
-    )
-    assert done.returncode == 2, done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert "journal.jsonl cannot be written (File too large)" in last
-    assert f"lossatlas resume tiny --home {home}" in last
-    assert "Traceback" not in done.stderr
-    sweep = Sweep.stored("tiny", home)
-    kept = sweep.landscape().table
-    assert 1 < (kept.status == "finished").sum() < len(kept)
-    again = sweep.run(RunOptions(local=True, tracking_uri="off")).table
-    assert (again.status == "finished").all()
-    there = kept[kept.status == "finished"].set_index("trial_id").train_s
-    assert (again.set_index("trial_id").train_s[there.index] == there).all(), "what was kept is not trained again"
