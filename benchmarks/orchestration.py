@@ -12,7 +12,6 @@ Times are sums over rounds; `efficiency` is bare_s / sweep_s, `efficiency_by_rou
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -25,13 +24,12 @@ from statistics import median
 from typing import Any
 
 from benchmarks.environment import environment, options, show
+from benchmarks.pool import Pool
 from orchestrator.home import Home
 from orchestrator.journal import read_journal
 from orchestrator.prepare import prepare_data, probe_costs
 from orchestrator.sweep import Sweep
 from trainables.config import TrialConfig
-
-_data: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +41,6 @@ class Round:
     finish_s: float
     tracking_cpu_s: float
     configs: list[TrialConfig]
-
-
-def _warm_up(cache: str, config: TrialConfig) -> None:
-    """Make a pool process ready: torch loaded, data mapped, one trial done."""
-    from trainables.arrays import load_arrays
-    from trainables.trial import TrialData, train_student
-
-    _data[config.data] = TrialData.from_arrays(load_arrays(config.data, Path(cache)), config.device)
-    list(train_student(config, _data[config.data]))
-
-
-def _train(config: TrialConfig) -> float:
-    from trainables.trial import train_student
-
-    return list(train_student(config, _data[config.data]))[-1].val_accuracy
-
-
-def run_bare(configs: Sequence[TrialConfig], cache: Path) -> float:
-    """Seconds that a warm pool needs for the trials."""
-    context = multiprocessing.get_context("spawn")
-    cores = os.cpu_count() or 1
-    with context.Pool(cores, initializer=_warm_up, initargs=(str(cache), configs[0])) as pool:
-        pool.map(_train, list(configs[:1]) * 4 * cores, chunksize=1)  # now all processes are up and warm
-        started = time.monotonic()
-        for _ in pool.imap_unordered(_train, configs, chunksize=1):
-            pass
-        return time.monotonic() - started
 
 
 def run_round(space: str, changes: Sequence[str], home: Path) -> Round:
@@ -113,7 +84,8 @@ def measure(space: str, changes: Sequence[str], rounds: int, folder: Path) -> di
     bare: list[float] = []
     for number in range(1, rounds + 1):
         done.append(run_round(space, [*changes, f"replicates={replicates * number // rounds}"], folder))
-        bare.append(run_bare(done[-1].configs, home.cache))
+        with Pool(home.cache, done[-1].configs[0], processes=os.cpu_count() or 1) as pool:
+            bare.append(pool.run(done[-1].configs)[0])
         say(f"round {number}: {len(done[-1].configs)} trials, sweep {done[-1].sweep_s:.1f} s, bare {bare[-1]:.1f} s")
     return _summary(done, bare)
 

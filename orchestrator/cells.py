@@ -142,6 +142,8 @@ def _idle(settings: SpaceSettings) -> dict[str, str]:
         idle["crop_area_min"] = f"augment {fixed.augment} has no crop_area_min"
     if fixed.mix == "none":
         idle |= {name: f"mix none has no {name}" for name in ("mix_alpha", "mix_prob")}
+    if fixed.labels in ("hard", "online"):
+        idle["label_format"] = f"labels {fixed.labels} are not kept"
     if distilled.label_store and fixed.labels == "stored":
         idle["data_seed"] = "a label store has one draw of the data"
     return idle

@@ -86,7 +86,7 @@ class Plan:
             loss=cell.loss,
             knobs=dict(cell.knobs),
             test_every_evaluation=cell.settings.protocol == "paper",
-            precision=_resolve_precision(fixed.precision, self.resolve_device(cell)),
+            precision=resolve_precision(fixed.precision, self.resolve_device(cell)),
             threads=cell.settings.resources.cpus,
             device=self.resolve_device(cell),
             data=self.data_keys[cell.label],
@@ -195,7 +195,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _resolve_precision(precision: str, device: str) -> str:
+def resolve_precision(precision: str, device: str) -> str:
+    """What `auto` means on a device."""
     return precision if precision != "auto" else {"cpu": "fp32", "cuda": "bf16"}[device]
 
 

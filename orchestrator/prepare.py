@@ -18,21 +18,30 @@ from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig, cost_clas
 Say = Callable[[str], None]
 
 
-def prepare_data(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, Any]]:
+def prepare_data(plan: Plan, cache: Path, say: Say, *, leave_labels: bool = False) -> dict[str, dict[str, Any]]:
     """Make all that a plan's trials read; see `prepare_recipes`."""
-    return prepare_recipes(plan.recipes, cache, say)
+    return prepare_recipes(plan.recipes, cache, say, leave_labels=leave_labels)
 
 
-def prepare_recipes(recipes: Mapping[str, Mapping[str, Any]], cache: Path, say: Say) -> dict[str, dict[str, Any]]:
+def prepare_recipes(
+    recipes: Mapping[str, Mapping[str, Any]], cache: Path, say: Say, *, leave_labels: bool = False
+) -> dict[str, dict[str, Any]]:
     """Make what recipes ask for, unless the cache has it; what is known about each, by key.
+
+    Args:
+        recipes: By key.
+        cache: Folder of entries.
+        say: Told what takes long.
+        leave_labels: Leave drafts for `orchestrator.labelling` where a teacher has yet to label the views.
 
     Raises:
         ConfigError: If a recipe cannot be followed.
     """
-    entries = {key: cache / f"data-{key}" for key in recipes}
-    if not all(is_intact(entry) for entry in entries.values()):
-        _run_module("trainables.prepare", recipes, cache, say)
-    return {key: json.loads((entry / "about.json").read_text()) for key, entry in entries.items()}
+    if all(is_intact(cache / f"data-{key}") for key in recipes):
+        return {key: json.loads((cache / f"data-{key}" / "about.json").read_text()) for key in recipes}
+    options = ["--leave-labels"] if leave_labels else []
+    about: dict[str, dict[str, Any]] = json.loads(_run_module("trainables.prepare", recipes, cache, say, *options))
+    return about
 
 
 def doubts_about(about: Mapping[str, Any]) -> list[str]:
@@ -103,11 +112,11 @@ def sweep_cost_s(plan: Plan, costs: Mapping[str, Mapping[str, float]]) -> float 
     return sum(costs[name]["trial_s"] * per_cell for name in names)
 
 
-def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say) -> str:
+def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say, *options: str) -> str:
     """Run a module with JSON on its standard input; its last line of output. Lines on stderr are passed to `say`."""
     cache.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", module, str(cache)],
+        [sys.executable, "-W", "ignore", "-m", module, str(cache), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

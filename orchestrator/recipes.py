@@ -9,7 +9,7 @@ from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
 from search_spaces.settings import Data, Distilled, Fixed, Teacher
 
 #: Raise when the code that makes data from a recipe changes what it makes.
-RECIPE_VERSION = 5
+RECIPE_VERSION = 6
 DEFAULT_IPC = 10
 DEFAULT_ROOT = "data"
 
@@ -25,6 +25,8 @@ def recipe(cell: Cell) -> dict[str, Any]:
         "views": settings.fixed.views,
         "labels": settings.fixed.labels,
     }
+    if settings.fixed.labels in ("bank", "stored"):
+        made["label_format"] = settings.fixed.label_format
     distilled = settings.data.distilled
     if distilled.label_store and settings.fixed.labels == "stored":
         content = distilled_hash(distilled.label_store)

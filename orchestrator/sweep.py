@@ -259,7 +259,8 @@ class Sweep:
         with Mirror(self.plan, self.home, uri, self.say) as mirror:
             conductor.listeners += [mirror.hear, *self.listeners]
             if not conductor.search.finished:
-                self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)
+                on_workers = options.address is not None and not options.local
+                self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say, leave_labels=on_workers)
                 self._self_test(force=options.force)
                 self._write_plan()
                 if on_ready:
@@ -316,18 +317,20 @@ class Sweep:
 
         if options.address:
             present_token(options.address)
+        from orchestrator.labelling import label_on_ray
         from orchestrator.ray_metrics import SweepMetrics
         from orchestrator.ray_runner import Slots, run_on_ray
         from trainables.arrays import load_arrays
 
-        self.facts["costs"] = probe_costs(self.plan, self.home.cache, self.say)
-        resources = self.plan.space.settings.resources
-        gpus = resolve_gpus(resources.gpus, self.plan.device, self.facts["costs"], resources.cpus)
-        slots = Slots(resources.cpus, gpus, options.max_concurrent)
         self.say("starting Ray")
         with connected(options.address) as dashboard:
             self.facts["dashboard"] = dashboard
             self.say(f"Ray dashboard http://{dashboard} (if it answers 401: `ray get-auth-token` prints the token)")
+            label_on_ray(self.plan.recipes, self.home.cache, self.say)
+            self.facts["costs"] = probe_costs(self.plan, self.home.cache, self.say)
+            resources = self.plan.space.settings.resources
+            gpus = resolve_gpus(resources.gpus, self.plan.device, self.facts["costs"], resources.cpus)
+            slots = Slots(resources.cpus, gpus, options.max_concurrent)
             conductor.listeners.append(SweepMetrics(self.plan.name, lambda: mirror.backlog).hear)
             data = {key: load_arrays(key, self.home.cache) for key in self.plan.recipes}
             run_on_ray(conductor, data, slots=slots, storage=self.folder.path / "ray")

@@ -71,6 +71,10 @@ class Fixed(Settings):
         description="Where soft labels come from: the teacher on each view, once (bank) or inside the trial (online); "
         "stored with the distilled set; hard labels only (soft targets are smoothed hard labels).",
     )
+    label_format: Literal["float16", "float32"] = Field(
+        "float16",
+        description="Number format in which soft labels are kept; float16 rounds logits by at most 1 in 2048.",
+    )
     evaluate_every_epochs: PositiveInt = Field(5, description="Validation happens this often and at the end.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Number format of the student's forward pass; auto is bf16 on a GPU, else fp32."

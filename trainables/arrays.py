@@ -22,8 +22,12 @@ def load_arrays(key: str, cache: Path) -> dict[str, np.ndarray]:
 
 
 def map_entry(entry: Path) -> dict[str, np.ndarray]:
-    """The arrays of a cache entry by name, memory-mapped."""
-    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(entry.glob("*.npy"))}
+    """The arrays of a cache entry by name, memory-mapped.
+
+    As plain arrays: `np.memmap` is pickled with its content, so that every worker would get a copy of its own, while plain
+    arrays are shared through Ray's object store.
+    """
+    return {path.stem: np.load(path, mmap_mode="r").view(np.ndarray) for path in sorted(entry.glob("*.npy"))}
 
 
 @contextmanager

@@ -19,10 +19,15 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits (n, C) of ready images (n, channels, H, W) in evaluation mode; restores the mode."""
+    """Logits (n, C) of ready images (n, channels, H, W) in evaluation mode; restores the mode.
+
+    Images may lie on another device than the model, and their logits will be where they are.
+    """
     was_training = model.training
     model.eval()
-    logits = torch.cat([model(batch) for batch in images.split(EVALUATION_BATCH[images.device.type])])
+    device = next(model.parameters(), images).device
+    batches = images.split(EVALUATION_BATCH[device.type])
+    logits = torch.cat([model(batch.to(device)).to(images.device) for batch in batches])
     model.train(was_training)
     return logits
 

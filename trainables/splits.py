@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,3 +49,9 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def as_split(part: str, tensors: Mapping[str, Tensor]) -> Split:
+    """A part ("distilled", "validation" or "test") of prepared tensors by name."""
+    pixels = (tensors.get("pixel_mean"), tensors.get("pixel_std"))
+    return Split(tensors[f"{part}_images"], tensors[f"{part}_labels"], *pixels, tensors.get("whitening"))

@@ -23,7 +23,7 @@ from trainables.metrics import EpochMetrics
 from trainables.networks import ModelShape, make_model
 from trainables.optim import make_average, make_optimizer, make_schedule
 from trainables.seeding import make_generator, seeded_globals
-from trainables.splits import Split, as_tensor
+from trainables.splits import Split, as_split, as_tensor
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
@@ -49,11 +49,7 @@ class TrialData:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: str) -> TrialData:
         """Wrap prepared arrays without copying them (on a CPU); see `TrialData.to_arrays` for the names."""
         t = {name: as_tensor(array).to(device) for name, array in arrays.items() if name != "teacher"}
-        pixels = (t.get("pixel_mean"), t.get("pixel_std"))
-        splits = [
-            Split(t[f"{part}_images"], t[f"{part}_labels"], *pixels, t.get("whitening"))
-            for part in ("distilled", "validation", "test")
-        ]
+        splits = [as_split(part, t) for part in ("distilled", "validation", "test")]
         rest = (
             t["bank_parameters"],
             t["bank_logits"],

@@ -65,7 +65,7 @@ def test_prepared_data_are_cached_and_mapped(prepared_cache: Path) -> None:
     assert told == [], "nothing is made twice"
     assert (about["n_distilled"], about["n_test"], about["classes"]) == (40, 599, 10)
     arrays = load_arrays(key, prepared_cache)
-    assert all(isinstance(array, np.memmap) for array in arrays.values())
+    assert all(isinstance(array.base, np.memmap) for array in arrays.values())
     assert arrays["bank_logits"].shape == (8, 40, 10)
 
 

@@ -86,7 +86,7 @@ def test_stored_labels_need_no_teacher_and_probabilities_no_angle_losses(space: 
     space["scientific"]["loss"] = ["kl", "gift"]
     del space["teacher"]
     _, arrays, about = run(space, tmp_path / "home")
-    np.testing.assert_array_equal(arrays["bank_logits"][0], builders.logits().numpy())
+    np.testing.assert_array_equal(arrays["bank_logits"][0], builders.logits().half().numpy())
     assert about["label_kind"] == "logit"
     probabilities = tmp_path / "tesla"
     probabilities.mkdir()

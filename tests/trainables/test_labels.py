@@ -17,7 +17,7 @@ from tests.conftest import TINY
 from trainables.arrays import load_arrays
 from trainables.augment import Augmentation, render
 from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig
-from trainables.data.labels import LabelBank, build_label_bank, draw_views, with_pixels
+from trainables.data.labels import LabelBank, draw_views, label_view, with_pixels
 from trainables.data.teacher import make_teacher, teacher_from_bytes
 from trainables.evaluate import predict_logits
 from trainables.losses import LOSSES, make_target
@@ -34,18 +34,17 @@ BLANK = torch.zeros(3)
 def make_bank(mix: str = "none", views: int = 3) -> LabelBank:
     teacher = make_teacher("convnet2", ModelShape(3, 3, 8), width=4, norm="batch").eval()
     parameters = draw_views(Augmentation("dsa", flips=True, mix=mix), 6, 8, views=views, seed=0)
-    return build_label_bank(Split(IMAGES, LABELS), parameters, BLANK, teacher)
+    distilled = Split(IMAGES, LABELS)
+    logits = torch.stack([label_view(distilled, view, BLANK, teacher) for view in parameters])
+    return LabelBank(distilled, parameters, logits, BLANK)
 
 
-def test_label_bank_holds_the_teachers_logits_on_every_view() -> None:
+def test_labels_of_a_view_are_the_teachers_logits_on_its_pixels() -> None:
     teacher = make_teacher("convnet2", ModelShape(3, 3, 8), width=4, norm="batch")
-    bank = build_label_bank(
-        Split(IMAGES, LABELS), draw_views(Augmentation("dsa", True), 6, 8, views=3, seed=0), BLANK, teacher
-    )
-    assert bank.logits.shape == (3, 6, 3)
-    for view in range(3):
-        seen = render(bank.distilled, bank.parameters[view], torch.arange(6), BLANK)
-        torch.testing.assert_close(bank.logits[view], predict_logits(teacher, seen))
+    distilled, views = Split(IMAGES, LABELS), draw_views(Augmentation("dsa", True), 6, 8, views=3, seed=0)
+    for view in views:
+        seen = render(distilled, view, torch.arange(6), BLANK)
+        torch.testing.assert_close(label_view(distilled, view, BLANK, teacher), predict_logits(teacher, seen))
     assert teacher.training, "predicting restores the mode"
 
 

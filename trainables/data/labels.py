@@ -83,17 +83,17 @@ def draw_views(augmentation: Augmentation, n: int, size: int, *, views: int, see
     return torch.stack([augmentation.draw(n, size, make_generator(f"view {seed}", v)) for v in range(views)])
 
 
-def build_label_bank(distilled: Split, parameters: Tensor, background: Tensor, teacher: nn.Module) -> LabelBank:
-    """Have a teacher label every image of every view once.
+def label_view(distilled: Split, view: Tensor, background: Tensor, teacher: nn.Module) -> Tensor:
+    """A teacher's logits (N, C), float32, of all images of a view.
 
     Args:
         distilled: N images.
-        parameters: (V, N, len(COLUMNS)).
+        view: (N, len(COLUMNS)).
         background: (channels,) value of a blank pixel.
-        teacher: Network on the device of the images.
+        teacher: Network, on any device.
     """
-    logits = torch.stack([_label_view(distilled, view, background, teacher) for view in parameters])
-    return LabelBank(distilled, parameters, logits, background)
+    parts = torch.arange(len(distilled)).split(RENDER_BATCH)
+    return torch.cat([predict_logits(teacher, render(distilled, view, part, background)) for part in parts])
 
 
 def with_pixels(bank: LabelBank, *, below_bytes: int = RENDER_BELOW_BYTES) -> LabelBank:
@@ -103,9 +103,3 @@ def with_pixels(bank: LabelBank, *, below_bytes: int = RENDER_BELOW_BYTES) -> La
     everything = torch.arange(len(bank.distilled))
     pixels = torch.stack([render(bank.distilled, view, everything, bank.background) for view in bank.parameters])
     return replace(bank, pixels=pixels)
-
-
-def _label_view(distilled: Split, view: Tensor, background: Tensor, teacher: nn.Module) -> Tensor:
-    """(N, C), made part by part."""
-    parts = torch.arange(len(distilled)).split(RENDER_BATCH)
-    return torch.cat([predict_logits(teacher, render(distilled, view, part, background)) for part in parts])

@@ -65,7 +65,7 @@ class Member:
 
 def teacher_from_bytes(array: np.ndarray) -> Teacher:
     """The teacher that `to_bytes` was called on, in evaluation mode."""
-    content = torch.load(io.BytesIO(array.tobytes()), weights_only=True)
+    content = torch.load(io.BytesIO(array.tobytes()), map_location="cpu", weights_only=True)
     shape = ModelShape(*content["shape"])
     members = []
     for (name, width, norm), weights in zip(content["sources"], content["weights"], strict=True):
@@ -129,7 +129,7 @@ def train_teacher(  # noqa: PLR0913 (hyperparameters by name)
 
     Args:
         train: Images and labels.
-        model: Freshly initialised.
+        model: Freshly initialised, on the device that it is to be trained on.
         augmentation: Of every batch.
         background: (channels,) value of a blank pixel.
         epochs: Passes over the training split.
@@ -143,19 +143,19 @@ def train_teacher(  # noqa: PLR0913 (hyperparameters by name)
     """
     optimizer = make_optimizer("adamw", model, lr=lr, weight_decay=0.0, momentum=None)
     schedule = make_schedule("multistep", optimizer, epochs=epochs)
-    generator = make_generator("teacher batches", 0)
+    generator, device = make_generator("teacher batches", 0), next(model.parameters()).device
     for epoch in range(epochs):
         started, total = time.monotonic(), torch.zeros(())
         for index in torch.randperm(len(train.labels), generator=generator).split(batch_size):
             rows = augmentation.draw(len(index), train.images.shape[-1], generator)
-            images = augment(train.batch(index), rows, background).contiguous(memory_format=torch.channels_last)
-            with autocast(images.device.type, precision):
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), train.labels[index])
+            images = augment(train.batch(index).to(device), rows.to(device), background.to(device))
+            with autocast(device.type, precision):
+                logits = model(images.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), train.labels[index].to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.detach() * len(index)
+            total += loss.detach().cpu() * len(index)
         schedule.step()
         if (took_s := time.monotonic() - started) > SLOW_EPOCH_S:
             say(f"teacher: epoch {epoch + 1} of {epochs}, loss {total / len(train):.3f}, {took_s:.0f} s")

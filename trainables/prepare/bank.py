@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.augment import COLUMNS, Augmentation
-from trainables.data.labels import LabelBank, build_label_bank, draw_views
+from trainables.data.labels import LabelBank, draw_views
 from trainables.data.real import RealData
 from trainables.formats.stores import open_store, read_store
 from trainables.prepare.distilled import AboutSet
@@ -20,19 +20,17 @@ from trainables.splits import Split
 def make_bank(
     recipe: Mapping[str, Any], real: RealData, teacher: nn.Module | None, distilled: Split, about: AboutSet
 ) -> LabelBank:
-    """Views and labels from where `labels` says."""
+    """Views and labels from where `labels` says; no labels yet where the teacher is to say them."""
     n, size = len(distilled), real.size
     if "label_store" in recipe:
         return _stored_bank(recipe, real, distilled, about)
     augmentation = Augmentation(flips=real.flips, **recipe["augment"])
     parameters = draw_views(augmentation, n, size, views=recipe["views"], seed=recipe["data_seed"])
-    if recipe["labels"] == "bank":
-        if teacher is None:
-            raise ValueError("teacher: missing; labels: bank are a teacher's logits.")
-        return build_label_bank(distilled, parameters, real.background, teacher)
+    if recipe["labels"] == "bank" and teacher is None:
+        raise ValueError("teacher: missing; labels: bank are a teacher's logits.")
     if recipe["labels"] == "stored":
         logits = _stored_logits(about)[None]
-    elif recipe["labels"] == "online":
+    elif recipe["labels"] in ("bank", "online"):
         logits = torch.zeros(1, 0, real.classes)
     else:
         logits = torch.zeros(1, n, real.classes)

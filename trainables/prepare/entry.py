@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from trainables.arrays import is_intact, new_entry
+from trainables.arrays import is_intact, map_entry, new_entry
 from trainables.data.labels import with_pixels
+from trainables.drafts import complete, draft_of, label_format_of, label_views, round_logits, split_views
 from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
 from trainables.prepare.distilled import make_distilled
@@ -19,7 +20,9 @@ from trainables.prepare.teacher import load_or_train_teacher
 from trainables.trial import TrialData
 
 
-def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) -> dict[str, Any]:
+def prepare(
+    key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print, *, leave_labels: bool = False
+) -> dict[str, Any]:
     """Make a recipe's arrays unless the cache has them; what is known about them.
 
     Args:
@@ -27,30 +30,60 @@ def prepare(key: str, recipe: Mapping[str, Any], cache: Path, say: Say = print) 
         recipe: As `orchestrator.recipes.recipe` writes it.
         cache: Folder of entries.
         say: Told what takes long.
+        leave_labels: Where a teacher has yet to label the views, leave a draft; see `trainables.drafts`.
 
     Raises:
         ValueError: If the recipe cannot be followed (such as more images per class than there are).
     """
     entry = cache / f"data-{key}"
-    if not is_intact(entry):
+    draft = draft_of(entry)
+    if not is_intact(entry) and not is_intact(draft):
         if entry.exists():
             say(f"cache entry {entry.name} is damaged; making it again")
-        real, about = load_real_data(recipe, cache, say)
-        teacher, accuracies = load_or_train_teacher(recipe, real, cache, say)
-        about |= accuracies
-        distilled, about_set = make_distilled(recipe, real, teacher)
-        about |= about_set.facts
-        if teacher is not None:
-            about["teacher_distilled_accuracy"] = accuracy(teacher, distilled)
-        bank = make_bank(recipe, real, teacher, distilled, about_set)
-        arrays = TrialData(with_pixels(bank), real.validation, real.test).to_arrays()
-        if recipe["labels"] == "online" and teacher is not None:
-            arrays["teacher"] = teacher.to_bytes()
-        about |= {"n_distilled": len(distilled), "n_validation": len(real.validation), "n_test": len(real.test)}
-        about |= {"classes": real.classes, "views": bank.views}
-        about["bank_bytes"] = sum(array.nbytes for name, array in arrays.items() if name.startswith("bank_"))
-        _write_entry(entry, arrays, about)
-        say(f"label bank: {bank.views} views of {len(distilled)} images, {about['bank_bytes'] / 2**20:.1f} MiB")
+        arrays, about = _make(recipe, cache, say)
+        _write_entry(draft if recipe["labels"] == "bank" else entry, arrays, about)
+    if not is_intact(entry):
+        if leave_labels:
+            return _about(draft)
+        _label(draft, entry)
+        about = _about(entry)
+        say(
+            f"label bank: {about['views']} views of {about['n_distilled']} images, {about['bank_bytes'] / 2**20:.1f} MiB"
+        )
+    return _about(entry)
+
+
+def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All arrays but a teacher's labels, and what is known about them."""
+    real, about = load_real_data(recipe, cache, say)
+    teacher, accuracies = load_or_train_teacher(recipe, real, cache, say)
+    distilled, about_set = make_distilled(recipe, real, teacher)
+    about |= accuracies | about_set.facts
+    bank = with_pixels(make_bank(recipe, real, teacher, distilled, about_set))
+    arrays = TrialData(bank, real.validation, real.test).to_arrays()
+    if teacher is not None:
+        about["teacher_distilled_accuracy"] = accuracy(teacher, distilled)
+    if teacher is not None and recipe["labels"] in ("bank", "online"):
+        arrays["teacher"] = teacher.to_bytes()
+    if "label_format" in recipe:
+        about["label_format"] = recipe["label_format"]
+        logits = arrays.pop("bank_logits")
+        if recipe["labels"] != "bank":
+            arrays["bank_logits"], about["label_rounding"] = round_logits(logits, recipe["label_format"])
+    about |= {"n_distilled": len(distilled), "n_validation": len(real.validation), "n_test": len(real.test)}
+    about |= {"classes": real.classes, "views": bank.views}
+    about["bank_bytes"] = sum(array.nbytes for name, array in arrays.items() if name.startswith("bank_"))
+    return arrays, about
+
+
+def _label(draft: Path, entry: Path) -> None:
+    """Label a draft's views in this process."""
+    arrays, label_format = map_entry(draft), label_format_of(draft)
+    parts = split_views(draft)
+    complete(draft, entry, ((part, label_views(arrays, part, label_format)) for part in parts))
+
+
+def _about(entry: Path) -> dict[str, Any]:
     return dict(json.loads((entry / "about.json").read_text()))
 
 

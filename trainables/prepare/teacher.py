@@ -35,8 +35,13 @@ def load_or_train_teacher(
         raise ValueError("teacher.mean: with pixel_space zca a teacher sees whitened pixels; leave mean and std out.")
     paths = [Path(file["path"]).expanduser() for file in wanted["weights"]]
     say(f"teacher from {', '.join(map(str, paths))}")
-    teacher = load_teacher(paths, real, name=name, **constants)
+    teacher = load_teacher(paths, real, name=name, **constants).to(device())
     return teacher, _accuracies(teacher, real)
+
+
+def device() -> str:
+    """Where teachers are trained and asked."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _accuracies(teacher: Teacher, real: RealData) -> dict[str, Any]:
@@ -58,6 +63,7 @@ def _trained_teacher(
         raise ValueError("teacher: there are no real training images (train/) to train it on; give weights.")
     shape = ModelShape(real.train.images.shape[1], real.classes, real.size)
     teacher = make_teacher(settings["model"], shape, width=settings["width"], norm=settings["norm"])
+    teacher = teacher.to(device())
     if not is_intact(entry):
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
         train_teacher(real.train, teacher, Augmentation("dsa", real.flips), real.background, say=say, **training)
@@ -66,5 +72,5 @@ def _trained_teacher(
             torch.save(teacher.members[0].state_dict(), folder / "teacher.pt")
             (folder / "about.json").write_text(json.dumps(about))
         say(f"teacher: test accuracy {about['teacher_test_accuracy']:.4f}")
-    teacher.members[0].load_state_dict(torch.load(entry / "teacher.pt", weights_only=True))
+    teacher.members[0].load_state_dict(torch.load(entry / "teacher.pt", map_location="cpu", weights_only=True))
     return teacher.eval(), dict(json.loads((entry / "about.json").read_text()))

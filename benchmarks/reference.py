@@ -1,0 +1,120 @@
+"""A faithful model of how released evaluation scripts train a student on a distilled set; what the fast engine is measured against.
+
+Float32, a DataLoader with four persistent workers, one DSA operation drawn per batch, the teacher run on every batch, losses
+and hits read back with `.item()` at every step, one process with all cores.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+WORKERS: Final = 4
+TEMPERATURE: Final = 20.0
+
+
+def loader(images: Tensor, labels: Tensor, batch_size: int, *, shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
+    """Batches by worker processes that stay."""
+    return DataLoader(
+        TensorDataset(images, labels), batch_size, shuffle=shuffle, num_workers=WORKERS, persistent_workers=True
+    )
+
+
+def train(student: nn.Module, teacher: nn.Module, batches: DataLoader[tuple[Tensor, ...]], *, epochs: int) -> float:
+    """Train with KL at T = 20 and AdamW; the last epoch's accuracy on its own batches."""
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    hits = total_loss = 0.0
+    seen = 0
+    teacher.eval()
+    for _ in range(epochs):
+        student.train()
+        hits, total_loss, seen = 0.0, 0.0, 0
+        for images, labels in batches:
+            images = augment_batch(images)
+            with torch.no_grad():
+                soft = F.softmax(teacher(images) / TEMPERATURE, dim=1)
+            logits = student(images)
+            loss = F.kl_div(F.log_softmax(logits / TEMPERATURE, dim=1), soft, reduction="batchmean")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total_loss += loss.item() * len(labels)
+            hits += (logits.argmax(dim=1) == labels).float().sum().item()
+            seen += len(labels)
+        schedule.step()
+    return hits / seen
+
+
+def evaluate(student: nn.Module, batches: DataLoader[tuple[Tensor, ...]]) -> float:
+    """Accuracy."""
+    student.eval()
+    hits, seen = 0.0, 0
+    with torch.no_grad():
+        for images, labels in batches:
+            hits += (student(images).argmax(dim=1) == labels).float().sum().item()
+            seen += len(labels)
+    return hits / seen
+
+
+def augment_batch(images: Tensor) -> Tensor:
+    """One operation of DSA, drawn for the whole batch, its parameters per image (Zhao and Bilen 2021)."""
+    return random.choice(_OPERATIONS)(images)
+
+
+def _color(x: Tensor) -> Tensor:
+    n = len(x)
+    x = x + torch.rand(n, 1, 1, 1) - 0.5
+    mean = x.mean(dim=1, keepdim=True)
+    x = (x - mean) * torch.rand(n, 1, 1, 1) * 2 + mean
+    mean = x.mean(dim=[1, 2, 3], keepdim=True)
+    return (x - mean) * (torch.rand(n, 1, 1, 1) + 0.5) + mean
+
+
+def _crop(x: Tensor) -> Tensor:
+    n, _, height, width = x.shape
+    most = int(height * 0.125 + 0.5)
+    rows = torch.arange(height)[None, :, None] + torch.randint(0, 2 * most + 1, (n, 1, 1))
+    columns = torch.arange(width)[None, None, :] + torch.randint(0, 2 * most + 1, (n, 1, 1))
+    padded = F.pad(x, [most] * 4)
+    return padded.permute(0, 2, 3, 1)[torch.arange(n)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+
+
+def _cutout(x: Tensor) -> Tensor:
+    n, _, height, width = x.shape
+    side = height // 2
+    rows = (torch.arange(side)[None, :, None] + torch.randint(-side // 2, height, (n, 1, 1))).clamp(0, height - 1)
+    columns = (torch.arange(side)[None, None, :] + torch.randint(-side // 2, width, (n, 1, 1))).clamp(0, width - 1)
+    mask = torch.ones(n, height, width)
+    mask[torch.arange(n)[:, None, None], rows, columns] = 0
+    return x * mask[:, None]
+
+
+def _flip(x: Tensor) -> Tensor:
+    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+
+
+def _warp(x: Tensor, matrices: Tensor) -> Tensor:
+    return F.grid_sample(x, F.affine_grid(matrices, list(x.shape), align_corners=True), align_corners=True)
+
+
+def _scale(x: Tensor) -> Tensor:
+    matrices = torch.zeros(len(x), 2, 3)
+    matrices[:, [0, 1], [0, 1]] = torch.rand(len(x), 2) * (1.2 - 1 / 1.2) + 1 / 1.2
+    return _warp(x, matrices)
+
+
+def _rotate(x: Tensor) -> Tensor:
+    angle = torch.deg2rad((torch.rand(len(x)) - 0.5) * 30)
+    zero = torch.zeros_like(angle)
+    rows = [torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)]
+    return _warp(x, torch.stack(rows, dim=1))
+
+
+_OPERATIONS: Final[tuple[Callable[[Tensor], Tensor], ...]] = (_color, _crop, _cutout, _flip, _scale, _rotate)
