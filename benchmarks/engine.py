@@ -7,10 +7,12 @@ evaluation has in 300 epochs with CIFAR-10's test images. Student convnet3 of wi
 resnet18_modified. Pixels and weights are random, which changes no time. The kinds take turns within each round, on all cores:
 
 - `reference`: one process with all cores, the teacher on every batch.
-- `fp32`, `bf16`: one single-threaded process per core, labels from the bank (made before; its seconds are `bank_s`).
-- `fp32_wide`: one process with all cores.
+- `fp32_eager`, `fp32_compiled`, `bf16_eager`, `bf16_compiled`: one single-threaded process per core, labels from the bank
+  (made before; its seconds are `bank_s`), number format and engine as named.
+- `fp32_eager_wide`: one process with all cores.
 
-`ratio_*` are medians over rounds of trials per hour over the reference's, for the precision that a plan resolves `auto` to.
+`ratio_*` are medians over rounds of trials per hour over the reference's; without the name of a kind, of the fastest kind, which
+is what `precision: auto` and `engine: auto` measure and choose. `ratio_*_fp32` is the fastest in fp32.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -31,7 +32,6 @@ import torch
 from benchmarks import reference
 from benchmarks.environment import environment, options, show
 from benchmarks.pool import Pool
-from orchestrator.plan import resolve_precision
 from trainables.arrays import new_entry
 from trainables.augment import Augmentation
 from trainables.config import TrialConfig
@@ -66,7 +66,7 @@ def make_data(teacher: torch.nn.Module, epochs: int, folder: Path) -> float:
     return bank_s
 
 
-def make_config(epochs: int, precision: str, threads: int) -> TrialConfig:
+def make_config(epochs: int, precision: str, engine: str, *, threads: int = 1, width: int = WIDTH) -> TrialConfig:
     """A trial that is evaluated once, in its end."""
     return TrialConfig(
         stage="tune",
@@ -78,12 +78,13 @@ def make_config(epochs: int, precision: str, threads: int) -> TrialConfig:
         weight_decay=0.0,
         schedule="cosine",
         student="convnet3",
-        width=WIDTH,
+        width=width,
         norm="instance",
         epochs=epochs,
         batch_size=BATCH_SIZE,
         evaluate_every_epochs=epochs,
         precision=precision,
+        engine=engine,
         threads=threads,
         device="cpu",
         data="engine",
@@ -112,8 +113,8 @@ def measure_pair(name: str, *, rounds: int, epochs: int, folder: Path) -> dict[s
     """Trials per hour of every kind, by round."""
     teacher = make_model(TEACHERS[name], SHAPE, width=WIDTH, norm="batch" if name == "resnet18" else "instance").eval()
     bank_s = make_data(teacher, epochs, folder)
-    narrow, wide = make_config(epochs, "fp32", 1), make_config(epochs, "fp32", CORES)
-    configs = {"fp32": narrow, "bf16": replace(narrow, precision="bf16"), "fp32_wide": wide}
+    configs = {f"{p}_{e}": make_config(epochs, p, e) for p in ("fp32", "bf16") for e in ("eager", "compiled")}
+    configs["fp32_eager_wide"] = make_config(epochs, "fp32", "eager", threads=CORES)
     with ExitStack() as stack:
         kinds: dict[str, Callable[[], float]] = {"reference": _per_hour(_published(teacher, epochs))}
         for kind, config in configs.items():
@@ -144,9 +145,9 @@ def summarise(name: str, found: dict[str, Any]) -> dict[str, Any]:
         for kind, values in by_kind.items()
         if kind != "reference"
     }
-    chosen = resolve_precision("auto", "cpu")
     return {
-        f"ratio_{name}": ratios[chosen],
+        f"ratio_{name}": max(ratios.values()),
+        f"ratio_{name}_fp32": max(value for kind, value in ratios.items() if kind.startswith("fp32")),
         **{f"ratio_{name}_{kind}": value for kind, value in ratios.items()},
         **{f"{name}_{kind}_per_hour": median(values) for kind, values in by_kind.items()},
         f"{name}_bank_s": found["bank_s"],

@@ -7,7 +7,7 @@ and hits read back with `.item()` at every step, one process with all cores.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import torch
@@ -17,16 +17,18 @@ from torch.utils.data import DataLoader, TensorDataset
 
 WORKERS: Final = 4
 TEMPERATURE: Final = 20.0
+#: Images and labels, once per epoch.
+Batches = Iterable[Sequence[Tensor]]
 
 
-def loader(images: Tensor, labels: Tensor, batch_size: int, *, shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
+def loader(images: Tensor, labels: Tensor, batch_size: int, *, shuffle: bool) -> Batches:
     """Batches by worker processes that stay."""
     return DataLoader(
         TensorDataset(images, labels), batch_size, shuffle=shuffle, num_workers=WORKERS, persistent_workers=True
     )
 
 
-def train(student: nn.Module, teacher: nn.Module, batches: DataLoader[tuple[Tensor, ...]], *, epochs: int) -> float:
+def train(student: nn.Module, teacher: nn.Module, batches: Batches, *, epochs: int) -> float:
     """Train with KL at T = 20 and AdamW; the last epoch's accuracy on its own batches."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
@@ -52,7 +54,7 @@ def train(student: nn.Module, teacher: nn.Module, batches: DataLoader[tuple[Tens
     return hits / seen
 
 
-def evaluate(student: nn.Module, batches: DataLoader[tuple[Tensor, ...]]) -> float:
+def evaluate(student: nn.Module, batches: Batches) -> float:
     """Accuracy."""
     student.eval()
     hits, seen = 0.0, 0

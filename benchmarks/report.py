@@ -10,19 +10,17 @@ Chromium: milliseconds from opening the page until the headline and the first fi
 
 from __future__ import annotations
 
-import math
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.browser import BROWSER, posted
 from benchmarks.environment import environment, options, show
+from benchmarks.synthetic import curve, space_of
 from orchestrator.conductor import Conductor
 from orchestrator.home import write_json
 from orchestrator.journal import Journal
@@ -30,21 +28,6 @@ from orchestrator.mirror import Mirror
 from orchestrator.search import Assignment
 from orchestrator.sweep import Sweep
 
-#: 232 cells x 16 draws, and so many replicates that the wanted number of trials comes together.
-SPACE: dict[str, Any] = {
-    "name": "large",
-    "data": {"real": "digits", "distilled": {"method": "random", "ipc": 10}},
-    "teacher": {"model": "convnet2", "width": 64, "train": {"epochs": 30}},
-    "scientific": {
-        "loss": ["ce", "soft_ce", "kl", "mse", "mse_ce", "soft_ce_ce", "cosine", "gift"],
-        "temperature": [1, 1.5, 2, 3, 4, 8, 20],
-        "refinement": [0, "1/11", 0.2, 0.4],
-        "optimizer": ["adamw", "sgd", "lamb"],
-    },
-    "nuisance": {"lr": {"loguniform": [3.0e-4, 3.0e-1]}, "draws": 16},
-    "fixed": {"student": "convnet2", "width": 32, "epochs": 100, "batch_size": 50, "evaluate_every_epochs": 5},
-    "early_stopping": {"grace_period_epochs": 25, "reduction_factor": 3},
-}
 #: Says when the headline is there and when the first figure is, in ms since the page was asked for.
 WATCH = """<script>
 let headline = null;
@@ -56,30 +39,9 @@ new MutationObserver(() => {
 </script>"""
 
 
-def curve(assignment: Assignment) -> Iterator[dict[str, Any]]:
-    """A learning curve whose end depends on cell, draw and replicate; noise is seeded by the trial's id."""
-    cell, config = assignment.cell, assignment.config
-    noise = random.Random(config.trial_id)
-    quality = random.Random(cell.loss).uniform(0.85, 0.95) - 0.02 * abs(math.log10(config.lr) + 2)
-    end = min(0.999, max(0.1, quality + random.Random(config.replicate).gauss(0, 0.004) + noise.gauss(0, 0.004)))
-    for epoch in range(5, config.epochs + 1, 5):
-        accuracy = 0.1 + (end - 0.1) * (1 - math.exp(-epoch / 20)) + noise.gauss(0, 0.002)
-        is_last = epoch == config.epochs
-        yield {
-            "epoch": epoch,
-            "train_loss": 2 * math.exp(-epoch / 30),
-            "val_accuracy": round(accuracy, 4),
-            "test_accuracy": round(end, 4) if is_last and config.stage == "confirm" else None,
-            "train_s": epoch / 100,
-            "diverged": False,
-        }
-
-
 def make_sweep(trials: int, home: Path) -> Sweep:
     """A sweep of about so many synthetic trials, in a home and in its SQLite store."""
-    small = Sweep.from_space({**SPACE, "replicates": 2}, home=home)
-    cells = len(small.plan.cells)
-    sweep = Sweep.from_space({**SPACE, "replicates": max(2, trials // cells - 16)}, home=home)
+    sweep = Sweep.from_space(space_of(trials), home=home)
     sweep.home.require_writable()
     sweep.folder.path.mkdir(parents=True)
     sweep.facts["data"] = {}

@@ -1,20 +1,24 @@
 """What a bad tracker costs a sweep: one that is slow (half a second per request), answers errors, or is gone, against none.
 
-    python -m benchmarks.tracker [--json] [--rounds 3]
+    python -m benchmarks.tracker [--json] [--rounds 4]
 
-The same small sweep is run in this process (`--local`), kinds taking turns within each round, in homes of their own with the
-same prepared data. Seconds are from the first trial's start to the last one's end: what is sent after that delays nobody.
-`ratio` is the median over rounds of a kind's seconds over those without a tracker in the same round.
+Two processes run the same small sweep (`--local`) at the same time, one with such a tracker and one without any, each on a core of
+its own, which they swap from round to round: a shared machine's speed drifts by more than what is measured, and both see the
+same drift. Seconds are from the first trial's start to the last one's end: what is sent after that delays nobody. The
+ratios are medians over rounds of seconds with over seconds without.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from threading import Thread
@@ -77,13 +81,27 @@ class _Slow(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def seconds(home: Path, uri: str) -> float:
-    """Of the trials of one sweep, from the first start to the last end."""
+def seconds(home: Path, uri: str, core: int) -> float:
+    """Of the trials of one sweep on one core, from the first start to the last end."""
+    os.sched_setaffinity(0, {core})
     sweep = Sweep.from_space(SPACE, home=home)
     sweep.run(RunOptions(local=True, tracking_uri=uri))
     records = list(read_journal(sweep.folder.journal))
     first = min(r["started_at"] for r in records if r["kind"] == "start")
     return float(max(r["ended_at"] for r in records if r["kind"] == "result") - first)
+
+
+def side_by_side(uri: str, number: int, prepared: Path, folder: Path) -> float:
+    """Seconds with a tracker over seconds without, at the same time."""
+    cores = (number % 2, 1 - number % 2)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        running = []
+        for core, address in zip(cores, (uri, "off"), strict=True):
+            home = Path(tempfile.mkdtemp(dir=folder))
+            shutil.copytree(prepared / "cache", home / "cache")
+            running.append(pool.submit(seconds, home, address, core))
+        with_it, without = (sweep.result() for sweep in running)
+    return with_it / without
 
 
 def measure(rounds: int, folder: Path) -> dict[str, Any]:
@@ -94,22 +112,19 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
     servers = {kind: ThreadingHTTPServer(("127.0.0.1", 0), handler) for kind, handler in _HANDLERS.items()}
     for server in servers.values():
         Thread(target=server.serve_forever, daemon=True).start()
-    uris = {"none": "off", **{kind: f"http://127.0.0.1:{server.server_port}" for kind, server in servers.items()}}
+    uris = {kind: f"http://127.0.0.1:{server.server_port}" for kind, server in servers.items()}
     uris["gone"] = f"http://127.0.0.1:{free_port()}"
-    seconds(folder / "first", "off")  # prepares, and warms torch up
-    taken: dict[str, list[float]] = {kind: [] for kind in uris}
+    prepared = folder / "prepared"
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        alone_s = pool.submit(seconds, prepared, "off", 0).result()
+    ratios: dict[str, list[float]] = {kind: [] for kind in uris}
     for number in range(rounds):
-        kinds = [*uris]
-        for kind in kinds[number % len(kinds) :] + kinds[: number % len(kinds)]:
-            home = folder / f"{kind}-{number}"
-            shutil.copytree(folder / "first" / "cache", home / "cache")
-            taken[kind].append(seconds(home, uris[kind]))
-    ratios = {
-        kind: [a / b for a, b in zip(s, taken["none"], strict=True)] for kind, s in taken.items() if kind != "none"
-    }
+        for kind, uri in uris.items():
+            ratios[kind].append(side_by_side(uri, number, prepared, folder))
+    real.kill()
     return {
         "trials": 30,
-        "none_s": median(taken["none"]),
+        "alone_s": alone_s,
         **{f"{kind}_ratio": median(values) for kind, values in ratios.items()},
         "ratios": ratios,
         "environment": environment(),
@@ -122,7 +137,7 @@ _HANDLERS = {"errors": _Failing, "slow": _Slow}
 def main() -> None:
     """Measure and print a table, or JSON as the last line."""
     parser = options(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments.rounds, Path(folder))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from orchestrator.cells import Cell
+from orchestrator.engines import choose_engine
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effect, replicates_needed, smallest_p
 from orchestrator.landscape.stopping import summarise_stopping
@@ -116,7 +118,8 @@ def _describe_cost(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     plan, cache = sweep.plan, sweep.home.cache
     if probe:
         sweep.home.require_writable()
-        prepare_data(plan, cache, say)
+        about = prepare_data(plan, cache, say)
+        plan = replace(plan, resolved=choose_engine(plan, about, cache, say))
         costs = probe_costs(plan, cache, say)
     else:
         costs = cached_costs(plan, cache)

@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.cells import Cell, Cells, enumerate_cells, without_effect
 from orchestrator.recipes import recipe
 from search_spaces import Space
 from search_spaces.domains import Value
 from trainables.config import KNOBS, TrialConfig, content_hash, data_key
+
+#: What `auto` means where nothing was measured, by setting and device.
+AUTO: Final = {"precision": {"cpu": "fp32", "cuda": "bf16"}, "engine": {"cpu": "eager", "cuda": "eager"}}
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Plan:
         name: Of the sweep.
         space: Checked space.
         device: "cpu" or "cuda".
+        resolved: What `auto` means for `precision` and `engine`, see `orchestrator.engines`; None: not found out yet.
         stored_keys: Data keys by cell, as the sweep was run: files that have been moved since need not be there to read it.
     """
 
@@ -30,6 +34,7 @@ class Plan:
     space: Space
     device: str
     stored_keys: Mapping[str, str] = field(default_factory=dict)
+    resolved: Mapping[str, str] | None = None
 
     @cached_property
     def data_keys(self) -> dict[str, str]:
@@ -86,7 +91,8 @@ class Plan:
             loss=cell.loss,
             knobs=dict(cell.knobs),
             test_every_evaluation=cell.settings.protocol == "paper",
-            precision=resolve_precision(fixed.precision, self.resolve_device(cell)),
+            precision=self._resolve("precision", cell),
+            engine=self._resolve("engine", cell),
             threads=cell.settings.resources.cpus,
             device=self.resolve_device(cell),
             data=self.data_keys[cell.label],
@@ -95,6 +101,11 @@ class Plan:
     def resolve_device(self, cell: Cell) -> str:
         """The device of a cell's trials: the setting, or what `auto` means on this machine."""
         return self.device if cell.settings.fixed.device == "auto" else cell.settings.fixed.device
+
+    def _resolve(self, key: str, cell: Cell) -> str:
+        """A setting, or what its `auto` means."""
+        asked: str = getattr(cell.settings.fixed, key)
+        return asked if asked != "auto" else (self.resolved or {}).get(key, AUTO[key][self.resolve_device(cell)])
 
     def tune_trials(self) -> Iterator[tuple[Cell, int, TrialConfig]]:
         """(cell, draw, trial), cell by cell, draw by draw; nothing without a tune stage."""
@@ -193,11 +204,6 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old["early_stopping"] != new["early_stopping"]:
         problems.append(f"early_stopping: {old['early_stopping']} -> {new['early_stopping']}")
     return problems
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """What `auto` means on a device."""
-    return precision if precision != "auto" else {"cpu": "fp32", "cuda": "bf16"}[device]
 
 
 def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:

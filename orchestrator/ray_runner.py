@@ -52,7 +52,12 @@ class Slots:
 
 
 def run_on_ray(
-    conductor: Conductor, data: Mapping[str, Mapping[str, np.ndarray]], *, slots: Slots, storage: Path
+    conductor: Conductor,
+    data: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    slots: Slots,
+    storage: Path,
+    trainable: type[tune.Trainable] = StudentTrainable,
 ) -> None:
     """Run every trial that the conductor has on the connected Ray cluster.
 
@@ -61,6 +66,7 @@ def run_on_ray(
         data: Prepared arrays by data key; they enter the object store once.
         slots: Resources per trial.
         storage: Folder for Tune's own files, which nothing reads.
+        trainable: What trains; another one is a benchmark's.
     """
     if ray.cluster_resources().get("CPU", 0) < slots.cpus:
         raise ConfigError(f"resources.cpus: no node has {slots.cpus} CPUs; the cluster has {ray.cluster_resources()}.")
@@ -68,9 +74,8 @@ def run_on_ray(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_concurrency(slots) + 2)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     bridge = _Bridge(conductor)
-    trainable = tune.with_resources(tune.with_parameters(StudentTrainable, data=dict(data)), slots.of_trial)
     tuner = tune.Tuner(
-        trainable,
+        tune.with_resources(tune.with_parameters(trainable, data=dict(data)), slots.of_trial),
         tune_config=tune.TuneConfig(
             search_alg=_Search(bridge),
             scheduler=_Scheduler(bridge),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.conductor import Conductor, Listener
+from orchestrator.engines import choose_engine
 from orchestrator.home import Home, SweepFolder, write_json
 from orchestrator.journal import Journal, read_journal
 from orchestrator.landscape.landscape import Landscape
@@ -70,6 +71,7 @@ class Sweep:
     listeners: list[Listener] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     tracking_uri: str | None = None
+    _is_prepared: bool = field(default=False, init=False, repr=False)
 
     @classmethod
     def from_space(
@@ -115,7 +117,8 @@ class Sweep:
         place = Home.at(home)
         stored = place.existing_sweep(name).read_plan()
         space = load_space(stored["space"], check_files=not reading)
-        plan = Plan(name, space, stored["device"], stored.get("keys", {}) if reading else {})
+        keys = stored.get("keys", {}) if reading else {}
+        plan = Plan(name, space, stored["device"], keys, stored.get("resolved", {}))
         facts = dict(stored.get("facts", {}))
         uri = facts.get("tracking_uri") or ""
         return cls(plan, place, facts=facts, tracking_uri=None if uri.startswith("sqlite:") else uri or None)
@@ -156,6 +159,7 @@ class Sweep:
             self._warn_of_lost_results(records)
             self.facts |= {"sweep_id": self.facts.get("sweep_id") or uuid.uuid4().hex, "tracked": False}
             self._write_plan()
+            self._resolve_engine(options)
             journal = Journal(self.folder.journal)
             try:
                 conductor = Conductor(self.plan, journal, records, Checkpoints(self.folder.checkpoints))
@@ -227,7 +231,7 @@ class Sweep:
             return
         stored = self.folder.read_plan()
         self.facts = {**stored["facts"], **self.facts}
-        self.plan = replace(self.plan, device=stored["device"])
+        self.plan = replace(self.plan, device=stored["device"], resolved=stored.get("resolved", {}))
         begun = any(record["kind"] == "result" for record in read_journal(self.folder.journal))
         problems = difference(stored["signature"], self.plan.signature()) if begun else []
         if problems and not options.force:
@@ -246,6 +250,7 @@ class Sweep:
                 "device": self.plan.device,
                 "signature": self.plan.signature(),
                 "keys": self.plan.data_keys,
+                "resolved": self.plan.resolved,
                 "facts": self.facts,
             },
         )
@@ -259,9 +264,7 @@ class Sweep:
         with Mirror(self.plan, self.home, uri, self.say) as mirror:
             conductor.listeners += [mirror.hear, *self.listeners]
             if not conductor.search.finished:
-                on_workers = options.address is not None and not options.local
-                self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say, leave_labels=on_workers)
-                self._self_test(force=options.force)
+                self._prepare(options)
                 self._write_plan()
                 if on_ready:
                     on_ready(conductor)
@@ -293,6 +296,26 @@ class Sweep:
             self.facts |= {"tracking_uri": public_uri(uri), "tracked": mirror.complete}
             self._write_plan()
         return mirror.complete
+
+    def _resolve_engine(self, options: RunOptions) -> None:
+        """Find out what `auto` means for a sweep that never ran. The workers of a foreign cluster are not measured."""
+        if self.plan.resolved is not None:
+            return
+        resolved: dict[str, str] = {}
+        if options.address is None:
+            self._prepare(options)
+            resolved = choose_engine(self.plan, self.facts["data"], self.home.cache, self.say)
+        self.plan = replace(self.plan, resolved=resolved)
+        self._write_plan()
+
+    def _prepare(self, options: RunOptions) -> None:
+        """Have the data made, once; labels wait for the workers of a foreign cluster."""
+        if self._is_prepared:
+            return
+        leave_labels = options.address is not None and not options.local
+        self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say, leave_labels=leave_labels)
+        self._self_test(force=options.force)
+        self._is_prepared = True
 
     def _self_test(self, *, force: bool) -> None:
         """Refuse a teacher that knows nothing of the images: the usual signs of a wrong class order or normalisation."""

@@ -77,7 +77,13 @@ class Fixed(Settings):
     )
     evaluate_every_epochs: PositiveInt = Field(5, description="Validation happens this often and at the end.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format of the student's forward pass; auto is bf16 on a GPU, else fp32."
+        "auto",
+        description="Number format of the student's forward pass; auto is bf16 on a GPU, on a CPU what is fastest there.",
+    )
+    engine: Literal["auto", "eager", "compiled"] = Field(
+        "auto",
+        description="How students are executed: PyTorch's kernels one by one, or compiled (on a CPU that needs a C++ "
+        "compiler); auto on a CPU is what is fastest there, measured where a sweep takes longer than minutes.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is a GPU, else cpu.")
 

@@ -123,6 +123,7 @@ class TrialConfig:
         evaluate_every_epochs: Validation happens at multiples of this and after the last epoch.
         test_every_evaluation: Also evaluate the test split each time (`protocol: paper`).
         precision: "fp32" or "bf16", resolved by the plan.
+        engine: A name of ENGINES, resolved by the plan.
         threads: CPU threads of this training; another number changes float sums in the last digits.
         device: "cpu" or "cuda", resolved by the plan.
         labels: A name of LABELS; "hard" is also refinement 1, "online" has the teacher inside the trial.
@@ -149,6 +150,7 @@ class TrialConfig:
     evaluate_every_epochs: int
     test_every_evaluation: bool = False
     precision: str
+    engine: str = "eager"
     threads: int
     device: str
     labels: str = "bank"

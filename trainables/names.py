@@ -51,6 +51,8 @@ AUGMENTATIONS: Final = ("dsa", "rrc", "none")
 #: What a DSA strategy such as color_crop_cutout_flip_scale_rotate is made of.
 DSA_OPERATIONS: Final = ("color", "crop", "cutout", "flip", "scale", "rotate")
 MIXES: Final = ("none", "cutmix", "mixup")
+#: How a network is executed; see `trainables.engine`.
+ENGINES: Final = ("eager", "compiled")
 LABELS: Final = ("bank", "online", "stored", "hard")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
 RESNET_NORMS: Final = ("batch", "instance")

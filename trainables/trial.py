@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainables.config import TrialConfig
 from trainables.data.labels import LabelBank
 from trainables.data.teacher import teacher_from_bytes
+from trainables.engine import executable
 from trainables.evaluate import accuracy, autocast, predict_logits
 from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
@@ -80,9 +81,13 @@ class TrialData:
 
 @dataclass(slots=True)
 class TrialState:
-    """A training in progress; `state_dict` holds all that its future depends on."""
+    """A training in progress; `state_dict` holds all that its future depends on.
+
+    `forward` is the model under the trial's engine.
+    """
 
     model: nn.Module
+    forward: nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
     average: ModelEmaV3 | None
@@ -134,6 +139,7 @@ def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
     )
     return TrialState(
         model=model,
+        forward=executable(model, config.engine),
         optimizer=optimizer,
         schedule=make_schedule(config.schedule, optimizer, epochs=config.epochs, warmup_epochs=config.warmup_epochs),
         average=make_average(model, config.ema_decay),
@@ -198,7 +204,7 @@ def _label(config: TrialConfig, data: TrialData, images: Tensor, hard: Tensor) -
 def _train_step(config: TrialConfig, state: TrialState, images: Tensor, target: Tensor, hard: Tensor) -> Tensor:
     """One optimizer step; the loss, detached, without waiting for the device."""
     with autocast(config.device, config.precision):
-        logits = state.model(images)
+        logits = state.forward(images)
     loss = compare(config.loss, logits.float(), target, hard, config.knobs)
     state.optimizer.zero_grad()
     loss.backward()
@@ -224,6 +230,7 @@ def _evaluate(config: TrialConfig, data: TrialData, state: TrialState, *, diverg
     if diverged:
         chance = 1 / data.bank.classes
         return chance, chance if wants_test else None
-    validation = accuracy(state.student, data.validation, precision=config.precision)
-    test = accuracy(state.student, data.test, precision=config.precision) if wants_test else None
+    student = executable(state.student, config.engine)
+    validation = accuracy(student, data.validation, precision=config.precision)
+    test = accuracy(student, data.test, precision=config.precision) if wants_test else None
     return validation, test

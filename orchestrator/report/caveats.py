@@ -35,6 +35,14 @@ def caveats(landscape: Landscape) -> Iterator[str]:
         yield "Nothing was tuned: losses are compared at settings that may suit one better than another."
     if settings.protocol == "paper":
         yield "protocol: paper evaluates the test split at every evaluation; test_accuracy is that of the last one."
+    ran = sorted(
+        {
+            (c.precision, c.engine)
+            for cell in landscape.plan.cells
+            for c in [landscape.plan.trial(cell, 0, 1, "confirm")]
+        }
+    )
+    yield f"Students were trained in {' and '.join(f'{precision} ({engine})' for precision, engine in ran)}."
     if landscape.plan.space.settings.early_stopping and landscape.plan.has_tune_stage:
         yield (
             "Early stopping decides by the order in which trials arrive, so a second run of this sweep may stop other "
@@ -58,6 +66,8 @@ def _of_data(about: Mapping[str, Any], *, error: float, chosen: str) -> Iterator
         f"Conclusions hold for this distilled set ({made}, {about['n_distilled']} images), {labels}, this bank of "
         f"{about['views']} views, this split, and these {about['n_test']} test images{how_sure}."
     )
+    if about.get("label_rounding"):
+        yield f"Soft labels are kept in {about['label_format']}; no logit is rounded by more than {about['label_rounding']:.2g}."
     held_out = f"{chosen} on {about['n_validation']} validation images, held out from the "
     if about.get("validation_from", "train") == "train":
         yield held_out + (

@@ -70,6 +70,7 @@ def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, n
         logits = arrays.pop("bank_logits")
         if recipe["labels"] != "bank":
             arrays["bank_logits"], about["label_rounding"] = round_logits(logits, recipe["label_format"])
+    about["distilled_pixels"] = distilled.images.numel()
     about |= {"n_distilled": len(distilled), "n_validation": len(real.validation), "n_test": len(real.test)}
     about |= {"classes": real.classes, "views": bank.views}
     about["bank_bytes"] = sum(array.nbytes for name, array in arrays.items() if name.startswith("bank_"))

@@ -1,0 +1,89 @@
+"""What `auto` means for number format and engine, from costs that are in the cache already."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import RunOptions, Sweep
+from orchestrator.engines import choose_engine
+from orchestrator.home import write_json
+from orchestrator.plan import Plan
+from orchestrator.prepare import cost_classes
+from search_spaces import load_space
+from tests.conftest import TINY
+
+LARGE = {key: {"distilled_pixels": 1e9} for key in ("any",)}
+
+
+def plan_of(*changes: str) -> Plan:
+    return Plan("tiny", load_space(copy.deepcopy(TINY), changes), "cpu")
+
+
+def about(plan: Plan, pixels: float) -> dict[str, dict[str, Any]]:
+    return {key: {"distilled_pixels": pixels} for key in plan.data_keys.values()}
+
+
+def keep_costs(plan: Plan, cache: Path, seconds: dict[tuple[str, str], float]) -> None:
+    """Costs by number format and engine, as a probe would keep them."""
+    for (precision, engine), trial_s in seconds.items():
+        resolved = replace(plan, resolved={"precision": precision, "engine": engine})
+        for name in cost_classes(resolved):
+            write_json(cache / f"probe-{name}.json", {"trial_s": trial_s, "peak_host_bytes": 1.0})
+
+
+SLOW = {("fp32", "eager"): 1000.0, ("fp32", "compiled"): 700.0, ("bf16", "compiled"): 300.0, ("bf16", "eager"): 2000.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "costs", "chosen"),
+    [
+        ((), {}, {"precision": "bf16", "engine": "compiled"}),
+        ((), {("bf16", "compiled"): 800.0}, {"precision": "fp32", "engine": "compiled"}),
+        ((), {("bf16", "compiled"): 950.0, ("fp32", "compiled"): 950.0}, {"precision": "fp32", "engine": "eager"}),
+        (("fixed.precision=fp32", "fixed.engine=eager"), {}, {}),
+    ],
+)
+def test_the_fastest_is_chosen_if_it_is_worth_it(
+    changes: tuple[str, ...], costs: dict[tuple[str, str], float], chosen: dict[str, str], tmp_path: Path
+) -> None:
+    plan = plan_of(*changes)
+    keep_costs(plan, tmp_path, SLOW | costs)
+    told: list[str] = []
+    assert choose_engine(plan, about(plan, 1e9), tmp_path, told.append) == chosen
+    assert bool(told) == bool(chosen)
+
+
+def test_a_setting_that_is_given_stays(tmp_path: Path) -> None:
+    plan = plan_of("fixed.precision=fp32")
+    keep_costs(plan, tmp_path, {kind: seconds for kind, seconds in SLOW.items() if kind[0] == "fp32"})
+    chosen = choose_engine(plan, about(plan, 1e9), tmp_path, lambda text: None)
+    config = replace(plan, resolved=chosen).trial(plan.cells[0], 0, 1, "confirm")
+    assert (config.precision, config.engine) == ("fp32", "compiled")
+
+
+def test_short_sweeps_are_not_measured(tmp_path: Path) -> None:
+    plan = plan_of()
+    assert choose_engine(plan, about(plan, 2560), tmp_path, print) == {}, "nothing is probed"
+    keep_costs(plan, tmp_path, {("fp32", "eager"): 0.1})
+    assert choose_engine(plan, about(plan, 1e9), tmp_path, print) == {}, "one probe is enough to know"
+
+
+def test_what_was_chosen_stays_with_the_sweep(
+    home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.engines.WORTH_PIXELS", 0.0)
+    sweep = Sweep.from_space(tiny, home=home)
+    keep_costs(sweep.plan, home / "cache", SLOW | {("bf16", "eager"): 1.0})
+    table = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    assert sweep.folder.read_plan()["resolved"] == {"precision": "bf16", "engine": "eager"}
+    monkeypatch.setattr("orchestrator.engines.WORTH_PIXELS", 1e99)
+    again = Sweep.from_space(tiny, home=home)
+    assert again.run(RunOptions(local=True, tracking_uri="off")).table.trial_id.tolist() == table.trial_id.tolist()
+    assert Sweep.stored("tiny", home).landscape().table.trial_id.tolist() == table.trial_id.tolist()
+    plain = Sweep.from_space(tiny, home=home, name="plain").run(RunOptions(local=True, tracking_uri="off")).table
+    assert not set(plain.trial_id) & set(table.trial_id)
