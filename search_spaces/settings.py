@@ -80,10 +80,11 @@ class Fixed(Settings):
         "auto",
         description="Number format of the student's forward pass; auto is bf16 on a GPU, on a CPU what is fastest there.",
     )
-    engine: Literal["auto", "eager", "compiled"] = Field(
+    engine: Literal["auto", "eager", "compiled", "grouped"] = Field(
         "auto",
-        description="How students are executed: PyTorch's kernels one by one, or compiled (on a CPU that needs a C++ "
-        "compiler); auto on a CPU is what is fastest there, measured where a sweep takes longer than minutes.",
+        description="How students are executed: PyTorch's kernels one by one; compiled (on a CPU that needs a C++ "
+        "compiler, on a GPU it is CUDA graphs); grouped: trials that share a device advance together (experimental). auto "
+        "on a CPU is what is fastest there, measured where a sweep takes longer than minutes, on a GPU eager.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is a GPU, else cpu.")
 

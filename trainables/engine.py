@@ -1,4 +1,7 @@
-"""How a network is executed: kernel by kernel as PyTorch does (eager), or compiled into fewer, fused kernels."""
+"""How a network is executed: kernel by kernel as PyTorch does (eager), or compiled into fewer, fused kernels.
+
+Students of engine "grouped" are executed together, see `trainables.grouped`; alone, each is executed as in "eager".
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,12 @@ def executable(network: nn.Module, engine: str) -> nn.Module:
     """
     if engine not in ENGINES:
         raise ValueError(f"unknown engine {engine!r}; valid: {list(ENGINES)}.")
-    if engine == "eager":
+    if engine != "compiled":
         return network
     import torch._dynamo
     import torch._inductor.config
 
     torch._inductor.config.compile_threads = 1  # or each of many workers would start a pool of compilers
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_VARIANTS
-    return cast("nn.Module", torch.compile(network, dynamic=False))
+    mode = "reduce-overhead" if next(network.parameters()).is_cuda else "default"  # the former is CUDA graphs
+    return cast("nn.Module", torch.compile(network, dynamic=False, mode=mode))

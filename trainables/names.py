@@ -52,7 +52,7 @@ AUGMENTATIONS: Final = ("dsa", "rrc", "none")
 DSA_OPERATIONS: Final = ("color", "crop", "cutout", "flip", "scale", "rotate")
 MIXES: Final = ("none", "cutmix", "mixup")
 #: How a network is executed; see `trainables.engine`.
-ENGINES: Final = ("eager", "compiled")
+ENGINES: Final = ("eager", "compiled", "grouped")
 LABELS: Final = ("bank", "online", "stored", "hard")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
 RESNET_NORMS: Final = ("batch", "instance")

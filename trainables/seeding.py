@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
+
+_globals = Lock()
 
 
 def stream_seed(purpose: str, seed: int) -> int:
@@ -29,7 +32,7 @@ def make_generator(purpose: str, seed: int) -> torch.Generator:
 
 @contextmanager
 def seeded_globals(purpose: str, seed: int) -> Iterator[None]:
-    """Run a block under a forked, seeded global state: layer initialisation accepts no generator."""
-    with torch.random.fork_rng(devices=[]):
+    """Run a block under a forked, seeded global state: layer initialisation accepts no generator. One thread at a time."""
+    with _globals, torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(purpose, seed))
         yield

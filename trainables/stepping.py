@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainables.config import TrialConfig
@@ -10,6 +10,9 @@ from trainables.metrics import EpochMetrics
 
 if TYPE_CHECKING:
     from trainables.trial import TrialData, TrialState
+
+
+Train = Callable[["TrialConfig", "TrialData", "TrialState"], Iterator[EpochMetrics]]
 
 
 class Stepper:
@@ -22,6 +25,7 @@ class Stepper:
         rung_epochs: Sequence[int] = (),
         checkpoint_every_epochs: int | None = None,
         checkpoint: bytes | None = None,
+        train: Train | None = None,
     ) -> None:
         """Nothing is trained yet.
 
@@ -30,11 +34,13 @@ class Stepper:
             rung_epochs: A step ends at the first evaluation at or after each.
             checkpoint_every_epochs: A step also ends, with a checkpoint, at the first evaluation at or after each multiple.
             checkpoint: Of an earlier process, to continue from.
+            train: What trains; None is `train_student`.
         """
         self._config = config
         self._rungs = list(rung_epochs)
         self._every = checkpoint_every_epochs
         self._checkpoint = checkpoint
+        self._train = train
         self._saved_epoch = 0
         self._points: Iterator[EpochMetrics] | None = None
         self._state: TrialState
@@ -65,7 +71,7 @@ class Stepper:
         self._state, self._curve = unpack(self._checkpoint, self._config, data)
         self._checkpoint, self._saved_epoch = None, self._state.epoch
         self._rungs = [rung for rung in self._rungs if rung > self._state.epoch]
-        return train_student(self._config, data, self._state)
+        return (self._train or train_student)(self._config, data, self._state)
 
     def _pack_if_due(self) -> bytes | None:
         from trainables.checkpoint import pack

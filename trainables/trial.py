@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,15 @@ class TrialData:
             tensors |= {f"{part}_images": split.images, f"{part}_labels": split.labels}
         there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         return {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in there.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step is made on: images, what their logits are compared with, and hard labels."""
+
+    images: Tensor
+    target: Tensor
+    hard: Tensor
 
 
 @dataclass(slots=True)
@@ -166,54 +175,65 @@ def train_student(config: TrialConfig, data: TrialData, state: TrialState | None
     """
     torch.set_num_threads(config.threads)
     state = state or start_trial(config, data)
-    started = time.monotonic() - state.train_s
     while state.epoch < config.epochs:
+        started = time.monotonic()
         train_loss = _train_epoch(config, data, state)
+        accuracies = evaluate_if_due(config, data, state, train_loss)
+        state.train_s += time.monotonic() - started
         diverged = not math.isfinite(train_loss)
-        if diverged or state.epoch == config.epochs or state.epoch % config.evaluate_every_epochs == 0:
-            validation, test = _evaluate(config, data, state, diverged=diverged)
-            state.train_s = time.monotonic() - started
-            yield EpochMetrics(state.epoch, train_loss, validation, test, state.train_s, diverged)
+        if accuracies is not None:
+            yield EpochMetrics(state.epoch, train_loss, *accuracies, state.train_s, diverged)
         if diverged:
             return
 
 
 def _train_epoch(config: TrialConfig, data: TrialData, state: TrialState) -> float:
     """One pass over the distilled set under the next view; the mean loss per batch."""
+    losses = []
+    for batch in epoch_batches(config, data, state):
+        with autocast(config.device, config.precision):
+            logits = state.forward(batch.images)
+        loss = compare(config.loss, logits.float(), batch.target, batch.hard, config.knobs)
+        state.optimizer.zero_grad()
+        loss.backward()
+        update(config, state)
+        losses.append(loss.detach())
+    return end_epoch(state, losses)
+
+
+def epoch_batches(config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[Batch]:
+    """The batches of the next epoch: the next view in a new order."""
     bank, view = data.bank, _next_view(state, data.bank.views)
     order = bank.order(view, state.batch_order)
     hard = bank.hard(view, order)
     targets = None if data.teacher else make_target(config.loss, bank.teacher_logits(view, order), hard, config.knobs)
-    total = torch.zeros((), device=order.device)
     first = 0
     for images in bank.images(view, order, config.batch_size):
         part = slice(first, first := first + len(images))
         target = targets[part] if targets is not None else _label(config, data, images, hard[part])
-        total += _train_step(config, state, images, target, hard[part])
+        yield Batch(images, target, hard[part])
+
+
+def update(config: TrialConfig, state: TrialState) -> None:
+    """One optimizer step on the gradients that are there."""
+    if config.clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_grad_norm)
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update(state.model)
+
+
+def end_epoch(state: TrialState, losses: Sequence[Tensor]) -> float:
+    """Step the schedule; the mean of the batches' losses, for which the device is waited for once."""
     state.schedule.step()
     state.epoch += 1
-    return total.item() / math.ceil(len(hard) / config.batch_size)
+    return torch.stack(list(losses)).sum().item() / len(losses)
 
 
 def _label(config: TrialConfig, data: TrialData, images: Tensor, hard: Tensor) -> Tensor:
     """What a batch is compared with, said by the teacher now (`labels: online`)."""
     assert data.teacher is not None
     return make_target(config.loss, predict_logits(data.teacher, images), hard, config.knobs)
-
-
-def _train_step(config: TrialConfig, state: TrialState, images: Tensor, target: Tensor, hard: Tensor) -> Tensor:
-    """One optimizer step; the loss, detached, without waiting for the device."""
-    with autocast(config.device, config.precision):
-        logits = state.forward(images)
-    loss = compare(config.loss, logits.float(), target, hard, config.knobs)
-    state.optimizer.zero_grad()
-    loss.backward()
-    if config.clip_grad_norm is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_grad_norm)
-    state.optimizer.step()
-    if state.average is not None:
-        state.average.update(state.model)
-    return loss.detach()
 
 
 def _next_view(state: TrialState, views: int) -> int:
@@ -223,10 +243,15 @@ def _next_view(state: TrialState, views: int) -> int:
     return state.views.pop()
 
 
-def _evaluate(config: TrialConfig, data: TrialData, state: TrialState, *, diverged: bool) -> tuple[float, float | None]:
-    """Validation accuracy, and test accuracy where it is due; chance level if diverged."""
-    at_end = config.stage == "confirm" and (diverged or state.epoch == config.epochs)
-    wants_test = at_end or config.test_every_evaluation
+def evaluate_if_due(
+    config: TrialConfig, data: TrialData, state: TrialState, train_loss: float
+) -> tuple[float, float | None] | None:
+    """Validation accuracy, and test accuracy where it is due; chance level if diverged; None in other epochs."""
+    diverged = not math.isfinite(train_loss)
+    at_end = diverged or state.epoch == config.epochs
+    if not at_end and state.epoch % config.evaluate_every_epochs:
+        return None
+    wants_test = (at_end and config.stage == "confirm") or config.test_every_evaluation
     if diverged:
         chance = 1 / data.bank.classes
         return chance, chance if wants_test else None

@@ -67,6 +67,23 @@ def test_ray_and_this_process_give_the_same_table_bit_for_bit(swept: tuple[Path,
     assert here[here.stage == "tune"].test_accuracy.isna().all()
 
 
+def test_trials_that_share_a_device_give_the_table_of_trials_alone(
+    swept: tuple[Path, Sweep], tiny: dict[str, Any]
+) -> None:
+    """All trials of the node advance in one actor; floats are summed in another order."""
+    home, _ = swept
+    tiny["fixed"]["engine"] = "grouped"
+    del tiny["nuisance"]  # a draw may be chosen by a last digit
+    plain = {**tiny, "fixed": {**tiny["fixed"], "engine": "eager"}}
+    together = Sweep.from_space(tiny, name="together", home=home)
+    table = together.run().table
+    alone = Sweep.from_space(plain, name="alone", home=home).run(RunOptions(local=True)).table
+    assert (table.status == "finished").all()
+    assert not set(table.trial_id) & set(alone.trial_id)
+    assert table.cell.tolist() == alone.cell.tolist()
+    assert (table.test_accuracy - alone.test_accuracy).abs().max() < 0.02
+
+
 def test_all_slots_begin_before_any_trial_ends(swept: tuple[Path, Sweep]) -> None:
     """Tune hands a starting actor's trial to a free one and cancels the start; set-up is fast so that it cannot."""
     kinds = [record["kind"] for record in read_journal(swept[1].folder.journal)]

@@ -1,0 +1,113 @@
+"""Students that advance together: each does what it would have done alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+
+from orchestrator.plan import Plan
+from search_spaces import load_space
+from tests.conftest import TINY
+from trainables.arrays import load_arrays
+from trainables.config import TrialConfig
+from trainables.grouped import Group, Member, forward_together, train_together
+from trainables.metrics import EpochMetrics
+from trainables.networks import ModelShape, make_model
+from trainables.trial import TrialData, start_trial, train_student
+
+
+@pytest.fixture(scope="module")
+def configs() -> list[TrialConfig]:
+    """Different losses, replicates, rates, optimizers, lengths; one with other batches, one with another network."""
+    plan = Plan("tiny", load_space(TINY, ["fixed.engine=grouped", "fixed.norm=batch"]), "cpu")
+    first, second, third, fourth = (plan.trial(cell, 0, 1, "confirm") for cell in plan.cells)
+    return [
+        first,
+        replace(second, replicate=2, lr=0.02),
+        replace(third, optimizer="sgd", momentum=0.9, epochs=4),
+        replace(fourth, batch_size=15, clip_grad_norm=0.5),
+        replace(first, width=8, ema_decay=0.9, evaluate_every_epochs=1),
+    ]
+
+
+@pytest.fixture(scope="module")
+def data(configs: list[TrialConfig], prepared_cache: Path) -> TrialData:
+    return TrialData.from_arrays(load_arrays(configs[0].data, prepared_cache), "cpu")
+
+
+def assert_close(together: list[EpochMetrics], alone: list[EpochMetrics]) -> None:
+    assert [p.epoch for p in together] == [p.epoch for p in alone]
+    for a, b in zip(together, alone, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=2e-3, abs=1e-4)
+        assert a.val_accuracy == pytest.approx(b.val_accuracy, abs=0.02)
+        assert (a.test_accuracy is None) == (b.test_accuracy is None)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "layer", "none"])
+def test_networks_together_give_the_logits_and_buffers_of_each_alone(norm: str) -> None:
+    def networks() -> list[torch.nn.Module]:
+        torch.manual_seed(0)
+        return [make_model("convnet2", ModelShape(1, 10, 8), width=4, norm=norm) for _ in range(3)]
+
+    images = [torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    alone, together = networks(), networks()
+    expected = torch.stack([network(batch) for network, batch in zip(alone, images, strict=True)])
+    found = forward_together(together, images)
+    torch.testing.assert_close(found, expected)
+    for loss in (expected, found):
+        (loss**2).sum().backward()
+    for one, other in zip(alone, together, strict=True):
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad)
+        for a, b in zip(one.buffers(), other.buffers(), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_trials_together_are_the_trials_alone(configs: list[TrialConfig], data: TrialData) -> None:
+    members = [Member(config, data, start_trial(config, data)) for config in configs]
+    curves: dict[int, list[EpochMetrics]] = {k: [] for k in range(len(members))}
+    while running := [k for k, m in enumerate(members) if m.state.epoch < m.config.epochs]:
+        for k, point in zip(running, train_together([members[k] for k in running]), strict=True):
+            curves[k] += [point] if point else []
+    for k, config in enumerate(configs):
+        assert_close(curves[k], list(train_student(config, data)))
+
+
+def test_a_student_that_diverges_leaves_the_others_alone(configs: list[TrialConfig], data: TrialData) -> None:
+    wild = replace(configs[2], lr=1e20)
+    members = [Member(config, data, start_trial(config, data)) for config in (configs[0], wild)]
+    curve = []
+    for _ in range(configs[0].epochs):
+        point, other = train_together(members) if len(members) == 2 else (*train_together(members), None)
+        curve += [point] if point else []
+        if other and other.diverged:
+            members.pop()
+    assert len(members) == 1
+    assert_close([p for p in curve if p], list(train_student(configs[0], data)))
+
+
+def test_threads_that_wait_for_points_get_those_of_their_own_trial(configs: list[TrialConfig], data: TrialData) -> None:
+    group, curves = Group(), {}
+
+    def follow(config: TrialConfig) -> None:
+        points: Iterator[EpochMetrics] = group.train(config, data, start_trial(config, data))
+        curves[config.trial_id] = list(points)
+
+    threads = [Thread(target=follow, args=(config,)) for config in configs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    for config in configs:
+        assert_close(curves[config.trial_id], list(train_student(config, data)))
+
+
+def test_what_goes_wrong_reaches_those_who_wait(configs: list[TrialConfig], data: TrialData) -> None:
+    broken = replace(data, bank=replace(data.bank, logits=data.bank.logits[:, :, :3]))
+    with pytest.raises((RuntimeError, IndexError)):
+        list(Group().train(configs[1], broken, start_trial(configs[1], data)))
