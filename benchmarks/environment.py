@@ -6,8 +6,10 @@ import argparse
 import json
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -21,8 +23,24 @@ def environment() -> dict[str, object]:
         "cpus": os.cpu_count(),
         "flags": sorted(flag for flag in flags if flag in {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("lossatlas", "torch", "ray", "mlflow")},
+        **{name: _version(name) for name in ("lossatlas", "torch", "ray", "mlflow")},
+        "gpu": _gpu(),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str | None:
+    """What `nvidia-smi` calls the first device; None without one."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()[0]
 
 
 def options(document: str | None) -> argparse.ArgumentParser:

@@ -158,17 +158,16 @@ def label_share(folder: str) -> dict[str, float]:
     """Seconds for labels over seconds of training, of 20 epochs on one thread; and the teacher's rounding errors."""
     import torch
 
-    from benchmarks.engine import SHAPE, WIDTH, make_config, make_data
+    from benchmarks.engine import Workload, make_data
     from trainables.arrays import load_arrays
     from trainables.drafts import round_logits
     from trainables.losses import make_target
-    from trainables.networks import make_model
     from trainables.trial import TrialData, train_student
 
     torch.set_num_threads(1)
-    teacher = make_model("convnet3", SHAPE, width=WIDTH, norm="instance").eval()
-    make_data(teacher, 20, Path(folder))
-    config = make_config(20, "fp32", "eager")
+    work = Workload()
+    make_data(work, work.network(work.teacher).eval(), Path(folder))
+    config = work.config("fp32", "eager")
     data = TrialData.from_arrays(load_arrays("engine", Path(folder)), "cpu")
     started = time.monotonic()
     list(train_student(config, data))

@@ -35,11 +35,12 @@ def train(student: nn.Module, teacher: nn.Module, batches: Batches, *, epochs: i
     hits = total_loss = 0.0
     seen = 0
     teacher.eval()
+    device = next(student.parameters()).device
     for _ in range(epochs):
         student.train()
         hits, total_loss, seen = 0.0, 0.0, 0
         for images, labels in batches:
-            images = augment_batch(images)
+            images, labels = augment_batch(images.to(device)), labels.to(device)
             with torch.no_grad():
                 soft = F.softmax(teacher(images) / TEMPERATURE, dim=1)
             logits = student(images)
@@ -57,10 +58,11 @@ def train(student: nn.Module, teacher: nn.Module, batches: Batches, *, epochs: i
 def evaluate(student: nn.Module, batches: Batches) -> float:
     """Accuracy."""
     student.eval()
+    device = next(student.parameters()).device
     hits, seen = 0.0, 0
     with torch.no_grad():
         for images, labels in batches:
-            hits += (student(images).argmax(dim=1) == labels).float().sum().item()
+            hits += (student(images.to(device)).argmax(dim=1) == labels.to(device)).float().sum().item()
             seen += len(labels)
     return hits / seen
 
@@ -72,34 +74,46 @@ def augment_batch(images: Tensor) -> Tensor:
 
 def _color(x: Tensor) -> Tensor:
     n = len(x)
-    x = x + torch.rand(n, 1, 1, 1) - 0.5
+    x = x + torch.rand(n, 1, 1, 1, device=x.device) - 0.5
     mean = x.mean(dim=1, keepdim=True)
-    x = (x - mean) * torch.rand(n, 1, 1, 1) * 2 + mean
+    x = (x - mean) * torch.rand(n, 1, 1, 1, device=x.device) * 2 + mean
     mean = x.mean(dim=[1, 2, 3], keepdim=True)
-    return (x - mean) * (torch.rand(n, 1, 1, 1) + 0.5) + mean
+    return (x - mean) * (torch.rand(n, 1, 1, 1, device=x.device) + 0.5) + mean
 
 
 def _crop(x: Tensor) -> Tensor:
     n, _, height, width = x.shape
     most = int(height * 0.125 + 0.5)
-    rows = torch.arange(height)[None, :, None] + torch.randint(0, 2 * most + 1, (n, 1, 1))
-    columns = torch.arange(width)[None, None, :] + torch.randint(0, 2 * most + 1, (n, 1, 1))
+    rows = torch.arange(height, device=x.device)[None, :, None] + torch.randint(
+        0, 2 * most + 1, (n, 1, 1), device=x.device
+    )
+    columns = torch.arange(width, device=x.device)[None, None, :] + torch.randint(
+        0, 2 * most + 1, (n, 1, 1), device=x.device
+    )
     padded = F.pad(x, [most] * 4)
-    return padded.permute(0, 2, 3, 1)[torch.arange(n)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+    return padded.permute(0, 2, 3, 1)[torch.arange(n, device=x.device)[:, None, None], rows, columns].permute(
+        0, 3, 1, 2
+    )
 
 
 def _cutout(x: Tensor) -> Tensor:
     n, _, height, width = x.shape
     side = height // 2
-    rows = (torch.arange(side)[None, :, None] + torch.randint(-side // 2, height, (n, 1, 1))).clamp(0, height - 1)
-    columns = (torch.arange(side)[None, None, :] + torch.randint(-side // 2, width, (n, 1, 1))).clamp(0, width - 1)
-    mask = torch.ones(n, height, width)
-    mask[torch.arange(n)[:, None, None], rows, columns] = 0
+    rows = (
+        torch.arange(side, device=x.device)[None, :, None]
+        + torch.randint(-side // 2, height, (n, 1, 1), device=x.device)
+    ).clamp(0, height - 1)
+    columns = (
+        torch.arange(side, device=x.device)[None, None, :]
+        + torch.randint(-side // 2, width, (n, 1, 1), device=x.device)
+    ).clamp(0, width - 1)
+    mask = torch.ones(n, height, width, device=x.device)
+    mask[torch.arange(n, device=x.device)[:, None, None], rows, columns] = 0
     return x * mask[:, None]
 
 
 def _flip(x: Tensor) -> Tensor:
-    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+    return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(3), x)
 
 
 def _warp(x: Tensor, matrices: Tensor) -> Tensor:
@@ -107,13 +121,13 @@ def _warp(x: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _scale(x: Tensor) -> Tensor:
-    matrices = torch.zeros(len(x), 2, 3)
-    matrices[:, [0, 1], [0, 1]] = torch.rand(len(x), 2) * (1.2 - 1 / 1.2) + 1 / 1.2
+    matrices = torch.zeros(len(x), 2, 3, device=x.device)
+    matrices[:, [0, 1], [0, 1]] = torch.rand(len(x), 2, device=x.device) * (1.2 - 1 / 1.2) + 1 / 1.2
     return _warp(x, matrices)
 
 
 def _rotate(x: Tensor) -> Tensor:
-    angle = torch.deg2rad((torch.rand(len(x)) - 0.5) * 30)
+    angle = torch.deg2rad((torch.rand(len(x), device=x.device) - 0.5) * 30)
     zero = torch.zeros_like(angle)
     rows = [torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1)]
     return _warp(x, torch.stack(rows, dim=1))

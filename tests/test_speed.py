@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import reference
-from benchmarks.engine import SHAPE, make_config, make_data
+from benchmarks.engine import Workload, make_data
 from benchmarks.scale import measure_conductor
 from trainables.arrays import load_arrays
-from trainables.networks import make_model
 from trainables.trial import TrialData, train_student
 
 EPOCHS = 2
@@ -32,9 +31,10 @@ def fastest(work: Callable[[], object], other: Callable[[], object], rounds: int
 def test_a_student_costs_less_than_with_the_teacher_in_its_loop(tmp_path: Path) -> None:
     """The same epochs on one thread; without data loaders, whose processes this clock does not see. Measured: 0.55."""
     torch.set_num_threads(1)
-    teacher = make_model("convnet3", SHAPE, width=32, norm="instance").eval()
-    make_data(teacher, EPOCHS, tmp_path)
-    config = make_config(EPOCHS, "fp32", "eager", width=32)
+    work = Workload(width=32, epochs=EPOCHS)
+    teacher = work.network(work.teacher).eval()
+    make_data(work, teacher, tmp_path)
+    config = work.config("fp32", "eager")
     data = TrialData.from_arrays(load_arrays("engine", tmp_path), "cpu")
     images, labels = data.bank.distilled.images, data.bank.distilled.labels
     batches = list(zip(images.split(config.batch_size), labels.split(config.batch_size), strict=True))
@@ -43,7 +43,7 @@ def test_a_student_costs_less_than_with_the_teacher_in_its_loop(tmp_path: Path) 
         next(train_student(config, data))
 
     def published() -> None:
-        student = make_model("convnet3", SHAPE, width=32, norm="instance")
+        student = work.network(work.student)
         reference.train(student, teacher, batches, epochs=EPOCHS)
         reference.evaluate(student, [(data.validation.images, data.validation.labels)])
 

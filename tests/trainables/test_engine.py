@@ -72,8 +72,24 @@ def test_two_compiled_runs_are_bitwise_equal_and_compile_once(config: TrialConfi
     assert [(p.train_loss, p.val_accuracy) for p in train_student(config, data)] == first
 
 
+@quiet
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_compiled_students_on_a_gpu_agree_with_eager_ones(config: TrialConfig, prepared_cache: Path) -> None:
+    """CUDA graphs replay the same kernels for other batches, other students and the evaluation."""
+    data = TrialData.from_arrays(load_arrays(config.data, prepared_cache), "cuda")
+    for replicate in (1, 2):
+        curves = [
+            [(p.train_loss, p.val_accuracy) for p in train_student(replace(c, replicate=replicate), data)]
+            for c in (replace(config, device="cuda", engine=engine) for engine in ("compiled", "eager"))
+        ]
+        for fast, plain in zip(*curves, strict=True):
+            assert fast[0] == pytest.approx(plain[0], rel=1e-2)
+            assert fast[1] == pytest.approx(plain[1], abs=0.05)
+
+
 def test_an_engine_without_a_name_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown engine 'fast'; valid: \['eager', 'compiled'\]"):
+    with pytest.raises(ValueError, match=r"unknown engine 'fast'; valid: \['eager', 'compiled', 'grouped'\]"):
         executable(torch.nn.Identity(), "fast")
 
 

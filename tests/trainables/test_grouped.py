@@ -107,6 +107,18 @@ def test_threads_that_wait_for_points_get_those_of_their_own_trial(configs: list
         assert_close(curves[config.trial_id], list(train_student(config, data)))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_trials_together_on_a_gpu_are_the_trials_alone(configs: list[TrialConfig], prepared_cache: Path) -> None:
+    data = TrialData.from_arrays(load_arrays(configs[0].data, prepared_cache), "cuda")
+    chosen = [replace(config, device="cuda", epochs=2) for config in configs[:3]]
+    members = [Member(config, data, start_trial(config, data)) for config in chosen]
+    assert train_together(members) == [None] * 3
+    for point, config in zip(train_together(members), chosen, strict=True):
+        assert point is not None
+        assert_close([point], list(train_student(config, data)))
+
+
 def test_what_goes_wrong_reaches_those_who_wait(configs: list[TrialConfig], data: TrialData) -> None:
     broken = replace(data, bank=replace(data.bank, logits=data.bank.logits[:, :, :3]))
     with pytest.raises((RuntimeError, IndexError)):
