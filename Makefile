@@ -39,8 +39,9 @@ check: install
 chaos: install
 	$(BIN)/python -m benchmarks.chaos --json
 
+# a quarter of an hour on an idle machine; see docs/results/performance.md
 bench: install
-	$(BIN)/python -m benchmarks.orchestration
+	for what in engine orchestration label_bank scale; do $(BIN)/python -m benchmarks.$$what || exit 1; done
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* *.egg-info

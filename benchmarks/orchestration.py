@@ -1,11 +1,12 @@
-"""What orchestration costs: the trials of a sweep on Ray and MLflow against a bare pool of processes.
+"""What orchestration costs: the trials of a sweep on Ray and MLflow against a bare pool of processes, and against plain Ray Tune.
 
-    python -m benchmarks.orchestration [--json] [--space digits] [--rounds 4] [--set KEY=VALUE ...]
+    python -m benchmarks.orchestration [--json] [--space digits] [--rounds 4] [--default-trials 40] [--set KEY=VALUE ...]
 
 (a) `bare`: a warm pool of one single-threaded process per core, neither Ray nor MLflow.
 (b) `sweep`: `lossatlas run` without early stopping, from a round's first trial's start to its last trial's end.
+(c) `ray_default`: some of the same trials as a function trainable of Ray Tune with its default settings, at the end.
 
-Both run the same trials. A machine's speed drifts by more than what is measured, so the sweep is run in rounds (each
+The first two run the same trials. A machine's speed drifts by more than what is measured, so the sweep is run in rounds (each
 asks for more replicates and trains only what is new), and after each round the bare pool trains that round's trials.
 Times are sums over rounds; `efficiency` is bare_s / sweep_s, `efficiency_by_round` shows the drift.
 """
@@ -67,8 +68,10 @@ def run_round(space: str, changes: Sequence[str], home: Path) -> Round:
     )
 
 
-def measure(space: str, changes: Sequence[str], rounds: int, folder: Path) -> dict[str, Any]:
-    """Run round after round, each followed by the bare pool on its trials."""
+def measure(
+    space: str, changes: Sequence[str], rounds: int, folder: Path, *, default_trials: int = 0
+) -> dict[str, Any]:
+    """Run round after round, each followed by the bare pool on its trials; then some trials by plain Ray Tune."""
     changes = [*changes, "early_stopping=null"]
     sweep = Sweep.from_space(space, overrides=changes, home=folder)
     home = Home.at(folder)
@@ -87,15 +90,45 @@ def measure(space: str, changes: Sequence[str], rounds: int, folder: Path) -> di
         with Pool(home.cache, done[-1].configs[0], processes=os.cpu_count() or 1) as pool:
             bare.append(pool.run(done[-1].configs)[0])
         say(f"round {number}: {len(done[-1].configs)} trials, sweep {done[-1].sweep_s:.1f} s, bare {bare[-1]:.1f} s")
-    return _summary(done, bare)
+    some = done[-1].configs[:default_trials]
+    return _summary(done, bare, (len(some), run_default(some, home.cache)) if some else None)
 
 
-def _summary(done: Sequence[Round], bare: Sequence[float]) -> dict[str, Any]:
+def run_default(configs: Sequence[TrialConfig], cache: Path) -> float:
+    """Seconds that Ray Tune with default settings needs for the trials; Ray is up already."""
+    import ray
+    from ray import tune
+
+    def train(config: dict[str, Any]) -> None:
+        from trainables.arrays import load_arrays
+        from trainables.trial import TrialData, train_student
+
+        trial = TrialConfig(**config["trial"])
+        data = TrialData.from_arrays(load_arrays(trial.data, cache), trial.device)
+        for point in train_student(trial, data):
+            tune.report(point.as_dict())
+
+    ray.init(include_dashboard=False, log_to_driver=False)
+    space = {"trial": tune.grid_search([config.as_dict() for config in configs])}
+    storage = tune.RunConfig(storage_path=str(cache.parent / "default"))
+    started = time.monotonic()
+    tune.Tuner(train, param_space=space, run_config=storage).fit()
+    seconds = time.monotonic() - started
+    ray.shutdown()
+    return seconds
+
+
+def _summary(done: Sequence[Round], bare: Sequence[float], default: tuple[int, float] | None) -> dict[str, Any]:
     sweep_s = sum(r.sweep_s for r in done)
     wall_s = sum(r.startup_s + r.sweep_s + r.finish_s for r in done)
     tracking_s = sum(r.tracking_cpu_s for r in done)
+    trials = sum(len(r.configs) for r in done)
+    per_hour = {"bare": 3600 * trials / sum(bare), "sweep": 3600 * trials / sweep_s}
+    if default:
+        per_hour["ray_default"] = 3600 * default[0] / default[1]
     return {
-        "trials": sum(len(r.configs) for r in done),
+        "trials": trials,
+        **{f"{kind}_per_hour": rate for kind, rate in per_hour.items()},
         "bare_s": sum(bare),
         "sweep_s": sweep_s,
         "startup_s": median(r.startup_s for r in done),
@@ -113,10 +146,12 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--space", default="digits", help="a shipped space or a path")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of the sweep, at most its replicates")
+    parser.add_argument("--default-trials", type=int, default=40, help="for plain Ray Tune; 0 leaves it out")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(arguments.space, arguments.changes, arguments.rounds, Path(folder))
+        place, count = Path(folder), arguments.default_trials
+        result = measure(arguments.space, arguments.changes, arguments.rounds, place, default_trials=count)
     show(result, as_json=arguments.json)
 
 
