@@ -1,6 +1,6 @@
 """What orchestration costs per trial, and whether that grows: synthetic trials that report three times and train nothing.
 
-    python -m benchmarks.scale [--json] [--trials 400 20000] [--ray-trials 1000]
+    python -m benchmarks.scale [--json] [--trials 400 20000] [--ray-trials 800]
 
 - `conductor_*`: searcher, scheduler, journal and progress, driven by a loop in this process. CPU milliseconds per trial (asking for
   it, starting and ending it) and per report, and driver memory per trial (`tracemalloc`, in a second run), for each number of trials.
@@ -169,7 +169,12 @@ def measure_ray(trials: int, folder: Path) -> dict[str, float]:
     tune.Tuner(
         tune.with_resources(Sleeper, {"CPU": 1}),
         tune_config=tune.TuneConfig(num_samples=count, reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(folder / "bare"), verbose=0),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "bare"),
+            verbose=0,
+            # by default Tune asks class trainables for a checkpoint at the end, and throws actors away that have none
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     ).fit()
     bare_s = time.monotonic() - started
     ray.shutdown()
@@ -187,7 +192,7 @@ def main() -> None:
     """Measure and print a table, or JSON as the last line."""
     parser = options(__doc__)
     parser.add_argument("--trials", type=int, nargs="+", default=[400, 20_000])
-    parser.add_argument("--ray-trials", type=int, default=1000, help="0 leaves real Ray out")
+    parser.add_argument("--ray-trials", type=int, default=800, help="0 leaves real Ray out")
     parser.add_argument("--mirror-trials", type=int, default=400)
     arguments = parser.parse_args()
     result: dict[str, Any] = {}
@@ -195,11 +200,13 @@ def main() -> None:
         place = Path(folder)
         for count in arguments.trials:
             result |= {f"conductor_{count}_{key}": v for key, v in measure_conductor(count, place).items()}
+        measure_mirror(200, f"sqlite:///{place / 'warm.db'}", place / "warm")  # imports MLflow
         result["mirror_sqlite_per_s"] = measure_mirror(
             arguments.mirror_trials, f"sqlite:///{place / 'mirror.db'}", place / "a"
         )
         server = Server(place)
         server.start()
+        measure_mirror(200, server.uri, place / "warm-server")
         result["mirror_server_per_s"] = measure_mirror(arguments.mirror_trials, server.uri, place / "b")
         server.kill()
         if arguments.ray_trials:

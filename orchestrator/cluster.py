@@ -28,6 +28,16 @@ def local_gpu_bytes() -> list[int]:
     return [int(line) * 2**20 for line in done.stdout.split()] if done.returncode == 0 else []
 
 
+def cpp_compiler() -> str | None:
+    """The C++ compiler that `engine: compiled` uses on a CPU; None if there is none."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def foreign_address(address: str | None) -> str | None:
+    """Of a cluster that is there without us: what was given, or RAY_ADDRESS, which `ray job submit` sets."""
+    return address or os.environ.get("RAY_ADDRESS")
+
+
 def resolve_device() -> str:
     """What `device: auto` means here."""
     return "cuda" if local_gpu_bytes() else "cpu"
@@ -119,7 +129,7 @@ def connected(address: str | None) -> Iterator[str | None]:
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(
-            address=address or os.environ.get("RAY_ADDRESS") or "local",
+            address=foreign_address(address) or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
             ignore_reinit_error=True,

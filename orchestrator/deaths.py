@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from trainables.names import HOST_LOST
+
 #: Why a trial died: its own code raised, memory ran out, or its process or node was lost.
 ERROR: Final = "error"
 MEMORY: Final = "memory"
@@ -62,6 +64,8 @@ def cause_of(error: str) -> str:
     """What a trial died of, from what was said; its own traceback counts before what Ray says."""
     if any(sign in error for sign in _MEMORY_SIGNS):
         return MEMORY
+    if HOST_LOST in error:
+        return LOST
     if "RayTaskError" not in error and any(sign in error for sign in (*_LOST_SIGNS, *_LOST_SIGNS_OF_OBJECTS)):
         return LOST
     return ERROR

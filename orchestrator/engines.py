@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,25 +33,43 @@ def choose_engine(plan: Plan, about: Mapping[str, Mapping[str, Any]], cache: Pat
     """
     default = {key: by_device["cpu"] for key, by_device in AUTO.items()}
     fixed = [cell.settings.fixed for cell in plan.cells]
-    is_open = any("auto" in (f.precision, f.engine) for f in fixed)
+    open_keys = [key for key in AUTO if any(getattr(f, key) == "auto" for f in fixed)]
     on_cpu = all(plan.resolve_device(cell) == "cpu" for cell in plan.cells)
-    if not is_open or not on_cpu or _pixels(plan, about) < WORTH_PIXELS:
+    if not open_keys or not on_cpu or _pixels(plan, about) < WORTH_PIXELS:
         return {}
     slots = max(1, (os.cpu_count() or 1) // plan.space.settings.resources.cpus)
     plain_s = sweep_cost_s(plan, probe_costs(plan, cache, say))
     if plain_s is None or plain_s / slots < WORTH_S:
         return {}
-    say(f"engine: measuring what is faster than {default['precision']}, {default['engine']}")
-    taken = {(default["precision"], default["engine"]): plain_s}
-    for precision, engine in CANDIDATES:
-        other = replace(plan, resolved={"precision": precision, "engine": engine})
-        if (seconds := sweep_cost_s(other, probe_costs(other, cache, lambda text: None))) is not None:
-            taken[precision, engine] = seconds
-    best = min(taken, key=lambda kind: taken[kind])
-    if taken[best] > GAIN * plain_s:
-        return default
-    say(f"engine: {', '.join(best)}, {plain_s / taken[best]:.1f} times as fast")
-    return dict(zip(("precision", "engine"), best, strict=True))
+    say(f"measuring what is faster: {' and '.join(open_keys)}")
+    best, least_s = {key: default[key] for key in open_keys}, GAIN * plain_s
+    for candidate in _candidates(open_keys):
+        other = replace(plan, resolved=candidate)
+        seconds = sweep_cost_s(other, probe_costs(other, cache, lambda text: None))
+        if seconds is None:
+            say(f"{_named(candidate)} cannot be measured here" + _MISSING.get(candidate.get("engine", ""), ""))
+        elif seconds < least_s:
+            best, least_s = candidate, seconds
+    gain = f", {plain_s / least_s:.1f} times as fast" if best != {key: default[key] for key in open_keys} else ""
+    say(f"students run with {_named(best)}{gain}")
+    return best
+
+
+_MISSING: Final = {"compiled": " (is there a C++ compiler, such as g++?)"}
+
+
+def _candidates(open_keys: Sequence[str]) -> list[dict[str, str]]:
+    """Other values of the keys that are open, each combination once."""
+    found = []
+    for values in CANDIDATES:
+        candidate = {key: value for key, value in zip(AUTO, values, strict=True) if key in open_keys}
+        if candidate not in found and any(candidate[key] != AUTO[key]["cpu"] for key in open_keys):
+            found.append(candidate)
+    return found
+
+
+def _named(resolved: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in resolved.items())
 
 
 def _pixels(plan: Plan, about: Mapping[str, Mapping[str, Any]]) -> float:

@@ -11,8 +11,8 @@ import ray
 
 from orchestrator.prepare import Say
 from search_spaces import ConfigError
-from trainables.arrays import is_intact, map_entry
-from trainables.drafts import Part, complete, draft_of, label_format_of, label_views, split_views
+from trainables.arrays import is_intact, only_maker
+from trainables.drafts import Part, complete, draft_of, label_format_of, label_views, needed_for_labels, split_views
 
 
 def label_on_ray(keys: Iterable[str], cache: Path, say: Say) -> None:
@@ -33,16 +33,18 @@ def label_on_ray(keys: Iterable[str], cache: Path, say: Say) -> None:
     workers = gpus or int(ray.cluster_resources().get("CPU", 1))
     task = ray.remote(label_views).options(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=3)
     for key in keys:
-        draft = draft_of(cache / f"data-{key}")
-        if not is_intact(draft):
-            continue
-        parts = split_views(draft, workers=workers)
-        say(f"the teacher labels {parts[-1][1]} views on {min(workers, len(parts))} workers of the cluster")
-        arguments = ray.put(map_entry(draft)), label_format_of(draft)
-        try:
-            complete(draft, cache / f"data-{key}", _labelled(task, arguments, parts, most=2 * workers))
-        except ValueError as err:  # Ray's errors are of the type that the task raised
-            raise ConfigError(str(getattr(err, "cause", err))) from err
+        entry = cache / f"data-{key}"
+        draft = draft_of(entry)
+        with only_maker(entry):
+            if is_intact(entry) or not is_intact(draft):
+                continue
+            parts = split_views(draft, workers=workers)
+            say(f"the teacher labels {parts[-1][1]} views on {min(workers, len(parts))} workers of the cluster")
+            arguments = ray.put(needed_for_labels(draft)), label_format_of(draft)
+            try:
+                complete(draft, entry, _labelled(task, arguments, parts, most=2 * workers))
+            except ValueError as err:  # Ray's errors are of the type that the task raised
+                raise ConfigError(str(getattr(err, "cause", err))) from err
 
 
 def _labelled(task: Any, arguments: tuple[Any, str], parts: Sequence[Part], *, most: int) -> Iterator[tuple[Part, Any]]:

@@ -103,6 +103,7 @@ class Mirror:
 
     def _work(self) -> None:
         """Body of the thread."""
+        self._attempt(lambda store: None)  # loads MLflow, which takes seconds, while Ray starts
         alive = True
         while alive:
             alive = self._collect()

@@ -209,6 +209,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     """A cell's trials without stage, replicate and nuisance values, with the ranges those come from."""
     config = plan.trial(cell, 0, 0, "tune").as_dict()
+    if config["engine"] == "eager":
+        del config["engine"]  # sweeps from before there were others
     factors = {**cell.factors, **cell.settings.fixed.model_dump(exclude=set(KNOBS))}
     ranges = {factor.name: [d.kind, *d.arguments] for factor in plan.space.nuisance for d in [factor.domain(factors)]}
     return {key: value for key, value in config.items() if key not in ranges} | {"ranges": ranges}

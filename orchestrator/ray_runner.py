@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from orchestrator.conductor import Conductor
 from orchestrator.search import Assignment
 from search_spaces import ConfigError
-from trainables.adapter import StudentTrainable
+from trainables.adapter import Hosts, StudentTrainable
 
 # Tune logs, checkpoints and prints per trial by default, which costs more than a short trial.
 _TUNE_ENVIRONMENT = {
@@ -74,8 +74,11 @@ def run_on_ray(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_concurrency(slots) + 2)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     bridge = _Bridge(conductor)
+    parameters: dict[str, Any] = {"data": dict(data)}
+    if any(cell.settings.fixed.engine == "grouped" for cell in conductor.plan.cells):
+        parameters["hosts"] = ray.remote(Hosts).options(num_cpus=0).remote([ray.put(dict(data))])
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, data=dict(data)), slots.of_trial),
+        tune.with_resources(tune.with_parameters(trainable, **parameters), slots.of_trial),
         tune_config=tune.TuneConfig(
             search_alg=_Search(bridge),
             scheduler=_Scheduler(bridge),

@@ -16,7 +16,7 @@ from orchestrator.engines import choose_engine
 from orchestrator.home import Home, SweepFolder, write_json
 from orchestrator.journal import Journal, read_journal
 from orchestrator.landscape.landscape import Landscape
-from orchestrator.plan import Plan, difference
+from orchestrator.plan import AUTO, Plan, difference
 from orchestrator.prepare import Say, doubts_about, prepare_data, probe_costs, unusable_labels
 from orchestrator.table import tidy_table
 from orchestrator.tracking.client import TRACKERS, public_uri
@@ -153,9 +153,11 @@ class Sweep:
         options = options or RunOptions()
         self._check_options(options)
         self.home.require_writable()
+        started = time.monotonic()
         with self.folder.lock():
-            self._check_continues(options)
             records = list(read_journal(self.folder.journal))
+            self._check_continues(options, records)
+            self._check_compiler(options)
             self._warn_of_lost_results(records)
             self.facts |= {"sweep_id": self.facts.get("sweep_id") or uuid.uuid4().hex, "tracked": False}
             self._write_plan()
@@ -164,6 +166,7 @@ class Sweep:
             try:
                 conductor = Conductor(self.plan, journal, records, Checkpoints(self.folder.checkpoints))
                 self._run(conductor, options, on_ready)
+                self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
             except Exception as err:
                 self._explain_full_disk(journal, err)
                 raise
@@ -225,15 +228,28 @@ class Sweep:
         if not options.local:
             require_reachable(options.address)
 
-    def _check_continues(self, options: RunOptions) -> None:
+    def _check_compiler(self, options: RunOptions) -> None:
+        """Refuse compiled students where nothing can compile them."""
+        from orchestrator.cluster import cpp_compiler, foreign_address
+
+        asked = (self.plan.trial(cell, 0, 1, "confirm") for cell in self.plan.cells)
+        is_here = options.local or foreign_address(options.address) is None
+        if is_here and any((c.engine, c.device) == ("compiled", "cpu") for c in asked) and cpp_compiler() is None:
+            raise ConfigError("fixed.engine: compiled, but there is no C++ compiler (g++, or $CXX); use auto or eager.")
+
+    def _check_continues(self, options: RunOptions, records: Sequence[Mapping[str, Any]]) -> None:
         """Take over what is known of a sweep that continues; refuse a plan that does not contain the stored one."""
+        results = [record for record in records if record["kind"] == "result"]
+        first = results[0]["config"] if results else {}  # without plan.json, results say what `auto` meant for them
+        self.plan = replace(self.plan, resolved={key: first[key] for key in AUTO if key in first} or None)
         if not self.folder.plan.exists():
             return
         stored = self.folder.read_plan()
         self.facts = {**stored["facts"], **self.facts}
-        self.plan = replace(self.plan, device=stored["device"], resolved=stored.get("resolved", {}))
-        begun = any(record["kind"] == "result" for record in read_journal(self.folder.journal))
-        problems = difference(stored["signature"], self.plan.signature()) if begun else []
+        self.plan = replace(self.plan, device=stored["device"])
+        if results and stored.get("resolved") is not None:
+            self.plan = replace(self.plan, resolved=stored["resolved"])
+        problems = difference(stored["signature"], self.plan.signature()) if results else []
         if problems and not options.force:
             raise ConfigError(
                 [
@@ -258,7 +274,6 @@ class Sweep:
     def _run(self, conductor: Conductor, options: RunOptions, on_ready: Callable[[Conductor], None] | None) -> None:
         from orchestrator.mirror import Mirror
 
-        started = time.monotonic()
         uri = self._tracker(options)
         self.facts["tracking_uri"] = public_uri(uri)
         with Mirror(self.plan, self.home, uri, self.say) as mirror:
@@ -269,7 +284,6 @@ class Sweep:
                 if on_ready:
                     on_ready(conductor)
                 self._execute(conductor, options, mirror)
-        self.facts["wall_s"] = self.facts.get("wall_s", 0.0) + time.monotonic() - started
         self.facts["tracking_cpu_s"] = self.facts.get("tracking_cpu_s", 0.0) + mirror.cpu_s
         self.facts["tracked"] = mirror.complete
 
@@ -298,11 +312,13 @@ class Sweep:
         return mirror.complete
 
     def _resolve_engine(self, options: RunOptions) -> None:
-        """Find out what `auto` means for a sweep that never ran. The workers of a foreign cluster are not measured."""
+        """Find out what `auto` means for a sweep that has no results. The workers of a foreign cluster are not measured."""
+        from orchestrator.cluster import foreign_address
+
         if self.plan.resolved is not None:
             return
         resolved: dict[str, str] = {}
-        if options.address is None:
+        if options.local or foreign_address(options.address) is None:
             self._prepare(options)
             resolved = choose_engine(self.plan, self.facts["data"], self.home.cache, self.say)
         self.plan = replace(self.plan, resolved=resolved)
@@ -312,7 +328,9 @@ class Sweep:
         """Have the data made, once; labels wait for the workers of a foreign cluster."""
         if self._is_prepared:
             return
-        leave_labels = options.address is not None and not options.local
+        from orchestrator.cluster import foreign_address
+
+        leave_labels = not options.local and foreign_address(options.address) is not None
         self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say, leave_labels=leave_labels)
         self._self_test(force=options.force)
         self._is_prepared = True
@@ -350,6 +368,8 @@ class Sweep:
             self.facts["dashboard"] = dashboard
             self.say(f"Ray dashboard http://{dashboard} (if it answers 401: `ray get-auth-token` prints the token)")
             label_on_ray(self.plan.recipes, self.home.cache, self.say)
+            self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)  # labels have been added to it
+            self._write_plan()
             self.facts["costs"] = probe_costs(self.plan, self.home.cache, self.say)
             resources = self.plan.space.settings.resources
             gpus = resolve_gpus(resources.gpus, self.plan.device, self.facts["costs"], resources.cpus)

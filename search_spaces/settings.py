@@ -78,7 +78,8 @@ class Fixed(Settings):
     evaluate_every_epochs: PositiveInt = Field(5, description="Validation happens this often and at the end.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Number format of the student's forward pass; auto is bf16 on a GPU, on a CPU what is fastest there.",
+        description="Number format of the student's forward pass; auto is bf16 on a GPU, on a CPU what is fastest there "
+        "(fp32 with --address, whose workers are not measured).",
     )
     engine: Literal["auto", "eager", "compiled", "grouped"] = Field(
         "auto",

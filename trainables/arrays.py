@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import shutil
@@ -28,6 +29,17 @@ def map_entry(entry: Path) -> dict[str, np.ndarray]:
     arrays are shared through Ray's object store.
     """
     return {path.stem: np.load(path, mmap_mode="r").view(np.ndarray) for path in sorted(entry.glob("*.npy"))}
+
+
+@contextmanager
+def only_maker(entry: Path) -> Iterator[None]:
+    """Wait until no other process makes this entry, then clear away what a dead one left of it."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with (entry.parent / f"{entry.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in entry.parent.glob(f"{entry.name}.*/"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
 
 
 @contextmanager

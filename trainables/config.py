@@ -162,8 +162,16 @@ class TrialConfig:
 
     @cached_property
     def trial_id(self) -> str:
-        """First 16 hex digits of the SHA-256 of the configuration's canonical JSON; what is None is left out."""
-        return content_hash({key: value for key, value in self.as_dict().items() if value is not None})
+        """First 16 hex digits of the SHA-256 of the configuration's canonical JSON.
+
+        What is None is left out, and so is the engine "eager": trials from before there were others keep their ids.
+        """
+        return content_hash(self.identity())
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that the id is made of."""
+        known = {key: value for key, value in self.as_dict().items() if value is not None}
+        return {key: value for key, value in known.items() if (key, value) != ("engine", "eager")}
 
 
 def cost_class(config: TrialConfig) -> str:

@@ -40,11 +40,17 @@ def split_views(draft: Path, *, workers: int = 1) -> list[Part]:
     return [(first, min(first + size, views)) for first in range(0, views, size)]
 
 
+def needed_for_labels(draft: Path) -> dict[str, np.ndarray]:
+    """The arrays of a draft that `label_views` reads: neither pixels of views nor the other splits."""
+    unneeded = ("validation_", "test_", "bank_pixels", "bank_present")
+    return {name: array for name, array in map_entry(draft).items() if not name.startswith(unneeded)}
+
+
 def label_views(arrays: Mapping[str, np.ndarray], part: Part, label_format: str) -> tuple[np.ndarray, float]:
     """Have a draft's teacher label some views, on a GPU where this process has one.
 
     Args:
-        arrays: Of the draft.
+        arrays: See `needed_for_labels`.
         part: First view and the one after the last.
         label_format: "float16" or "float32".
 

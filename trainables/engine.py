@@ -5,6 +5,7 @@ Students of engine "grouped" are executed together, see `trainables.grouped`; al
 
 from __future__ import annotations
 
+import logging
 from typing import Final, cast
 
 from torch import nn
@@ -35,6 +36,7 @@ def executable(network: nn.Module, engine: str) -> nn.Module:
     import torch._dynamo
     import torch._inductor.config
 
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns where there is no CUDA
     torch._inductor.config.compile_threads = 1  # or each of many workers would start a pool of compilers
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_VARIANTS
     mode = "reduce-overhead" if next(network.parameters()).is_cuda else "default"  # the former is CUDA graphs

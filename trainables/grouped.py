@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Condition, Thread
 
@@ -38,32 +38,54 @@ class Member:
     losses: list[Tensor] = field(default_factory=list)
 
 
-def train_together(group: Sequence[Member]) -> list[EpochMetrics | None]:
-    """Advance every member by an epoch; the metrics of those that are due for an evaluation.
+def train_together(group: Sequence[Member]) -> list[EpochMetrics | Exception | None]:
+    """Advance every member by an epoch.
 
     A member's `train_s` grows by its share of the time, an equal one.
+
+    Returns:
+        For each member its metrics, None where no evaluation is due, or what went wrong: in its own work, or in that of
+        members whose network and batches have the same shape. The others go on.
     """
     started = time.monotonic()
+    batches = {}
     for member in group:
         member.losses.clear()
-    running = [(member, epoch_batches(member.config, member.data, member.state)) for member in group]
+        batches[id(member)] = epoch_batches(member.config, member.data, member.state)
+    failed: dict[int, Exception] = {}
+    running = list(group)
     while running:
-        steps = [(member, next(batches, None)) for member, batches in running]
-        there = [(member, batch) for member, batch in steps if batch is not None]
+        there = []
+        for member in running:
+            try:
+                if (batch := next(batches[id(member)], None)) is not None:
+                    there.append((member, batch))
+            except Exception as err:  # noqa: BLE001 (whatever it is, it concerns this member alone)
+                failed[id(member)] = err
         for alike in _alike(there):
-            _step_together(alike)
-        running = [pair for pair, (_, batch) in zip(running, steps, strict=True) if batch is not None]
-    losses = [end_epoch(member.state, member.losses) for member in group]
-    found = [evaluate_if_due(m.config, m.data, m.state, loss) for m, loss in zip(group, losses, strict=True)]
+            try:
+                _step_together(alike)
+            except Exception as err:  # noqa: BLE001 (the other shapes go on)
+                failed |= {id(member): err for member, _ in alike}
+        running = [member for member, _ in there if id(member) not in failed]
+    answers = [failed.get(id(member)) or _end_epoch(member) for member in group]
     share_s = (time.monotonic() - started) / len(group)
-    return [_metrics(m, loss, a, share_s) for m, loss, a in zip(group, losses, found, strict=True)]
+    for member in group:
+        member.state.train_s += share_s
+    return [
+        replace(a, train_s=m.state.train_s) if isinstance(a, EpochMetrics) else a
+        for m, a in zip(group, answers, strict=True)
+    ]
 
 
-def _metrics(
-    member: Member, train_loss: float, accuracies: tuple[float, float | None] | None, share_s: float
-) -> EpochMetrics | None:
+def _end_epoch(member: Member) -> EpochMetrics | Exception | None:
+    """Its metrics, if an evaluation is due."""
     state = member.state
-    state.train_s += share_s
+    try:
+        train_loss = end_epoch(state, member.losses)
+        accuracies = evaluate_if_due(member.config, member.data, state, train_loss)
+    except Exception as err:  # noqa: BLE001 (it concerns this member alone)
+        return err
     if accuracies is None:
         return None
     return EpochMetrics(state.epoch, train_loss, *accuracies, state.train_s, not math.isfinite(train_loss))
@@ -122,20 +144,20 @@ class Group:
     """Trials of one device that come and go; a thread of its own advances all that are waiting for a point."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, tuple[Member, SimpleQueue[EpochMetrics | BaseException]]] = {}
+        self._waiting: dict[int, tuple[Member, SimpleQueue[EpochMetrics | Exception]]] = {}
         self._change = Condition()
         Thread(target=self._work, name="group", daemon=True).start()
 
     def train(self, config: TrialConfig, data: TrialData, state: TrialState) -> Iterator[EpochMetrics]:
         """As `train_student`, but advanced together with all others that are under way; for one thread per trial."""
         member = Member(config, data, state)
-        answers: SimpleQueue[EpochMetrics | BaseException] = SimpleQueue()
+        answers: SimpleQueue[EpochMetrics | Exception] = SimpleQueue()
         while state.epoch < config.epochs:
             with self._change:
                 self._waiting[id(member)] = (member, answers)
                 self._change.notify()
             answer = answers.get()
-            if isinstance(answer, BaseException):
+            if isinstance(answer, Exception):
                 raise answer
             yield answer
             if answer.diverged:
@@ -147,12 +169,7 @@ class Group:
             with self._change:
                 self._change.wait_for(lambda: self._waiting)
                 asked = list(self._waiting.values())
-            group = [member for member, _ in asked]
-            answers: Sequence[EpochMetrics | BaseException | None]
-            try:
-                answers = train_together(group)
-            except Exception as err:  # noqa: BLE001 (whatever it is, those who wait must hear of it)
-                answers = [err] * len(group)
+            answers = train_together([member for member, _ in asked])
             with self._change:
                 for (member, queue), answer in zip(asked, answers, strict=True):
                     if answer is not None:

@@ -51,6 +51,8 @@ AUGMENTATIONS: Final = ("dsa", "rrc", "none")
 #: What a DSA strategy such as color_crop_cutout_flip_scale_rotate is made of.
 DSA_OPERATIONS: Final = ("color", "crop", "cutout", "flip", "scale", "rotate")
 MIXES: Final = ("none", "cutmix", "mixup")
+#: What a trial says whose host (engine "grouped") died; not its own fault.
+HOST_LOST: Final = "the process that trains the trials of this device was lost"
 #: How a network is executed; see `trainables.engine`.
 ENGINES: Final = ("eager", "compiled", "grouped")
 LABELS: Final = ("bank", "online", "stored", "hard")

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,13 +20,15 @@ from trainables.trial import TrialData, start_trial, train_student
 def probe(config: TrialConfig, cache: Path) -> dict[str, float]:
     """Seconds and peak memory of one trial, measured up to its third evaluation in this process.
 
-    The stretch to the first evaluation is a warm-up; seconds per trial are extrapolated from the faster of the others.
+    An epoch that is thrown away comes first (torch loads much, and compiles, at first use); seconds per trial are
+    extrapolated from the fastest stretch between evaluations.
 
     Returns:
         trial_s, peak_host_bytes, peak_device_bytes (CUDA context included; 0 on a CPU).
     """
     free_before = _free_device_bytes() if config.device == "cuda" else 0
     data = TrialData.from_arrays(load_arrays(config.data, cache), config.device)
+    list(train_student(replace(config, epochs=1), data))
     state = start_trial(config, data)
     seconds_per_epoch = []
     points = train_student(config, data, state)

@@ -76,7 +76,8 @@ def test_a_damaged_cache_entry_is_made_again(harm: str, tiny: dict[str, Any], ho
     """A flipped bit, a file cut short, a file gone: each is found before a trial reads it."""
     del tiny["nuisance"]
     before = Sweep.from_space(tiny, home=home, name="before").run(RunOptions(local=True, tracking_uri="off")).table
-    (path,) = home.glob("cache/data-*/bank_logits.npy")
+    (key,) = Sweep.from_space(tiny, home=home).plan.recipes
+    path = home / "cache" / f"data-{key}" / "bank_logits.npy"
     content = bytearray(path.read_bytes())
     if harm == "flip":
         content[-3] ^= 1

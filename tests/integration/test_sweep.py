@@ -76,7 +76,8 @@ def test_trials_that_share_a_device_give_the_table_of_trials_alone(
     del tiny["nuisance"]  # a draw may be chosen by a last digit
     plain = {**tiny, "fixed": {**tiny["fixed"], "engine": "eager"}}
     together = Sweep.from_space(tiny, name="together", home=home)
-    table = together.run().table
+    table = together.run(RunOptions(max_concurrent=2)).table
+    assert not [r for r in read_journal(together.folder.journal) if r["kind"] == "death"]
     alone = Sweep.from_space(plain, name="alone", home=home).run(RunOptions(local=True)).table
     assert (table.status == "finished").all()
     assert not set(table.trial_id) & set(alone.trial_id)

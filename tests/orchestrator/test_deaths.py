@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.deaths import ERROR, LOST, MEMORY, Deaths, cause_of
+from trainables.names import HOST_LOST
 
 
 def test_the_same_error_twice_is_a_failure_and_another_one_is_not() -> None:
@@ -51,3 +52,8 @@ def test_counts_survive_in_the_journal_and_end_with_the_trial() -> None:
 )
 def test_causes_are_told_from_what_was_said(text: str, cause: str) -> None:
     assert cause_of(text) == cause
+
+
+def test_a_lost_host_is_not_the_trials_fault() -> None:
+    said = f"ray.exceptions.RayTaskError(RuntimeError): ...\nRuntimeError: {HOST_LOST}"
+    assert cause_of(said) == LOST

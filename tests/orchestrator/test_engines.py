@@ -14,10 +14,8 @@ from orchestrator.engines import choose_engine
 from orchestrator.home import write_json
 from orchestrator.plan import Plan
 from orchestrator.prepare import cost_classes
-from search_spaces import load_space
+from search_spaces import ConfigError, load_space
 from tests.conftest import TINY
-
-LARGE = {key: {"distilled_pixels": 1e9} for key in ("any",)}
 
 
 def plan_of(*changes: str) -> Plan:
@@ -87,3 +85,16 @@ def test_what_was_chosen_stays_with_the_sweep(
     assert Sweep.stored("tiny", home).landscape().table.trial_id.tolist() == table.trial_id.tolist()
     plain = Sweep.from_space(tiny, home=home, name="plain").run(RunOptions(local=True, tracking_uri="off")).table
     assert not set(plain.trial_id) & set(table.trial_id)
+
+
+def test_compiled_students_without_a_compiler_are_refused_before_anything_starts(
+    home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    tiny["fixed"]["engine"] = "compiled"
+    with pytest.raises(
+        ConfigError, match=r"fixed\.engine: compiled, but there is no C\+\+ compiler .*; use auto or eager"
+    ):
+        Sweep.from_space(tiny, home=home).run(RunOptions(local=True, tracking_uri="off"))
+    assert not (home / "sweeps" / "tiny" / "plan.json").exists()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,14 @@ def recipe_of(*changes: str) -> tuple[str, dict[str, Any]]:
 @pytest.fixture
 def draft(tmp_path: Path) -> Path:
     key, recipe = recipe_of()
-    prepare(key, recipe, tmp_path, quiet, leave_labels=True)
-    return draft_of(tmp_path / f"data-{key}")
+    prepare(key, recipe, tmp_path / "cache", quiet, leave_labels=True)
+    return draft_of(tmp_path / "cache" / f"data-{key}")
 
 
-def test_parts_labelled_in_any_order_make_the_entry_that_is_made_at_once(draft: Path, prepared_cache: Path) -> None:
-    key, _ = recipe_of()
+def test_parts_labelled_in_any_order_make_the_entry_that_is_made_at_once(draft: Path, tmp_path: Path) -> None:
+    key, recipe = recipe_of()
+    shutil.copytree(draft.parent, tmp_path / "once")
+    prepare(key, recipe, tmp_path / "once", quiet)
     entry, arrays = draft.parent / f"data-{key}", map_entry(draft)
     assert not entry.exists()
     assert "bank_logits" not in arrays
@@ -43,11 +48,27 @@ def test_parts_labelled_in_any_order_make_the_entry_that_is_made_at_once(draft: 
     complete(draft, entry, ((part, label_views(arrays, part, "float16")) for part in parts))
     assert not draft.exists()
     assert is_intact(entry)
-    made, expected = load_arrays(key, draft.parent), load_arrays(key, prepared_cache)
+    made, expected = load_arrays(key, draft.parent), load_arrays(key, tmp_path / "once")
     assert made.keys() == expected.keys()
     assert all(np.array_equal(made[name], expected[name]) for name in made)
-    about, known = (json.loads((c / f"data-{key}" / "about.json").read_text()) for c in (draft.parent, prepared_cache))
+    about, known = (
+        json.loads((c / f"data-{key}" / "about.json").read_text()) for c in (draft.parent, tmp_path / "once")
+    )
     assert about == known
+
+
+def test_two_processes_that_need_the_same_data_make_them_once(tmp_path: Path) -> None:
+    key, recipe = recipe_of()
+    cache = tmp_path / "cache"
+    code = "import sys, json; from pathlib import Path; from trainables.prepare import prepare\nprepare(sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]))"
+    command = [sys.executable, "-W", "ignore", "-c", code, key, json.dumps(recipe), str(cache)]
+    (cache / f"data-{key}.dead").mkdir(parents=True)
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted("label bank" in text for text in told) == [False, True]
+    assert is_intact(cache / f"data-{key}")
+    assert not (cache / f"data-{key}.dead").exists(), "what a dead process left"
 
 
 def test_a_draft_is_completed_without_being_made_again(draft: Path) -> None:

@@ -73,6 +73,7 @@ def test_trials_together_are_the_trials_alone(configs: list[TrialConfig], data: 
     curves: dict[int, list[EpochMetrics]] = {k: [] for k in range(len(members))}
     while running := [k for k, m in enumerate(members) if m.state.epoch < m.config.epochs]:
         for k, point in zip(running, train_together([members[k] for k in running]), strict=True):
+            assert not isinstance(point, Exception)
             curves[k] += [point] if point else []
     for k, config in enumerate(configs):
         assert_close(curves[k], list(train_student(config, data)))
@@ -84,11 +85,11 @@ def test_a_student_that_diverges_leaves_the_others_alone(configs: list[TrialConf
     curve = []
     for _ in range(configs[0].epochs):
         point, other = train_together(members) if len(members) == 2 else (*train_together(members), None)
-        curve += [point] if point else []
-        if other and other.diverged:
+        curve += [point] if isinstance(point, EpochMetrics) else []
+        if isinstance(other, EpochMetrics) and other.diverged:
             members.pop()
     assert len(members) == 1
-    assert_close([p for p in curve if p], list(train_student(configs[0], data)))
+    assert_close(curve, list(train_student(configs[0], data)))
 
 
 def test_threads_that_wait_for_points_get_those_of_their_own_trial(configs: list[TrialConfig], data: TrialData) -> None:
@@ -115,11 +116,35 @@ def test_trials_together_on_a_gpu_are_the_trials_alone(configs: list[TrialConfig
     members = [Member(config, data, start_trial(config, data)) for config in chosen]
     assert train_together(members) == [None] * 3
     for point, config in zip(train_together(members), chosen, strict=True):
-        assert point is not None
+        assert isinstance(point, EpochMetrics)
         assert_close([point], list(train_student(config, data)))
 
 
-def test_what_goes_wrong_reaches_those_who_wait(configs: list[TrialConfig], data: TrialData) -> None:
-    broken = replace(data, bank=replace(data.bank, logits=data.bank.logits[:, :, :3]))
-    with pytest.raises((RuntimeError, IndexError)):
-        list(Group().train(configs[1], broken, start_trial(configs[1], data)))
+def test_what_goes_wrong_reaches_its_own_trial_and_no_other(configs: list[TrialConfig], data: TrialData) -> None:
+    """A bank without labels for the last images, and a network that the others do not have."""
+    broken = replace(data, bank=replace(data.bank, logits=data.bank.logits[:, :3]))
+    wrong = Member(configs[4], broken, start_trial(configs[4], data))
+    right = Member(configs[0], data, start_trial(configs[0], data))
+    for _ in range(2):
+        answers = train_together([wrong, right])
+        assert isinstance(answers[0], Exception)
+    assert_close([a for a in answers[1:] if isinstance(a, EpochMetrics)], list(train_student(configs[0], data))[:1])
+    with pytest.raises(type(answers[0])):
+        list(Group().train(configs[4], broken, start_trial(configs[4], data)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_trial_whose_trainable_died_begins_anew_in_the_same_host(
+    configs: list[TrialConfig], prepared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainables.adapter import GroupHost
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    config = configs[0]
+    host = GroupHost({config.data: load_arrays(config.data, prepared_cache)}, "")
+    orders = {"rung_epochs": [4], "checkpoint_every_epochs": None, "checkpoint": None}
+    first, again, rest = (host.step(config.as_dict(), orders, attempt) for attempt in "abb")
+    assert [p["epoch"] for p in first["points"]] == [p["epoch"] for p in again["points"]] == [2, 4]
+    assert [p["train_loss"] for p in first["points"]] == [p["train_loss"] for p in again["points"]]
+    assert ([p["epoch"] for p in rest["points"]], rest["done"]) == ([6, 8], True)
+    host.forget(config.trial_id, "a")

@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from trainables.arrays import is_intact, map_entry, new_entry
+from trainables.arrays import is_intact, new_entry, only_maker
 from trainables.data.labels import with_pixels
-from trainables.drafts import complete, draft_of, label_format_of, label_views, round_logits, split_views
+from trainables.drafts import (
+    complete,
+    draft_of,
+    label_format_of,
+    label_views,
+    needed_for_labels,
+    round_logits,
+    split_views,
+)
 from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
 from trainables.prepare.distilled import make_distilled
@@ -36,6 +44,11 @@ def prepare(
         ValueError: If the recipe cannot be followed (such as more images per class than there are).
     """
     entry = cache / f"data-{key}"
+    with only_maker(entry):
+        return _make_entry(entry, recipe, cache, say, leave_labels=leave_labels)
+
+
+def _make_entry(entry: Path, recipe: Mapping[str, Any], cache: Path, say: Say, *, leave_labels: bool) -> dict[str, Any]:
     draft = draft_of(entry)
     if not is_intact(entry) and not is_intact(draft):
         if entry.exists():
@@ -79,7 +92,7 @@ def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, n
 
 def _label(draft: Path, entry: Path) -> None:
     """Label a draft's views in this process."""
-    arrays, label_format = map_entry(draft), label_format_of(draft)
+    arrays, label_format = needed_for_labels(draft), label_format_of(draft)
     parts = split_views(draft)
     complete(draft, entry, ((part, label_views(arrays, part, label_format)) for part in parts))
 
