@@ -98,3 +98,32 @@ def test_compiled_students_without_a_compiler_are_refused_before_anything_starts
     ):
         Sweep.from_space(tiny, home=home).run(RunOptions(local=True, tracking_uri="off"))
     assert not (home / "sweeps" / "tiny" / "plan.json").exists()
+
+
+def test_a_sweep_that_lost_its_plan_goes_on_as_what_it_was(
+    home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.engines.WORTH_PIXELS", 0.0)
+    sweep = Sweep.from_space(tiny, home=home)
+    keep_costs(sweep.plan, home / "cache", SLOW | {("bf16", "eager"): 1.0})
+    before = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    sweep.folder.plan.unlink()
+    keep_costs(sweep.plan, home / "cache", SLOW | {("fp32", "compiled"): 1.0})
+    after = Sweep.from_space(tiny, home=home).run(RunOptions(local=True, tracking_uri="off")).table
+    assert after.trial_id.tolist() == before.trial_id.tolist()
+    assert (after.train_s == before.train_s).all(), "nothing was trained again"
+
+
+def test_a_plan_from_before_there_were_engines_is_read(home: Path, tiny: dict[str, Any]) -> None:
+    """The engine "eager" is no part of an id, and of a signature."""
+    sweep = Sweep.from_space(tiny, home=home)
+    before = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    plan = sweep.folder.read_plan()
+    del plan["resolved"]
+    write_json(sweep.folder.plan, plan)
+    lines = sweep.folder.journal.read_text()
+    assert '"engine"' in lines
+    assert Sweep.stored("tiny", home).landscape().table.status.tolist() == before.status.tolist()
+    config = sweep.plan.trial(sweep.plan.cells[0], 0, 1, "confirm")
+    assert "engine" not in config.identity()
+    assert replace(config, engine="compiled").identity()["engine"] == "compiled"
