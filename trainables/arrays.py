@@ -34,8 +34,9 @@ def map_entry(entry: Path) -> dict[str, np.ndarray]:
 @contextmanager
 def only_maker(entry: Path) -> Iterator[None]:
     """Wait until no other process makes this entry, then clear away what a dead one left of it."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with (entry.parent / f"{entry.name}.lock").open("w") as file:
+    locks = entry.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / entry.name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         for leftover in entry.parent.glob(f"{entry.name}.*/"):
             shutil.rmtree(leftover, ignore_errors=True)
