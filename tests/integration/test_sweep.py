@@ -82,7 +82,7 @@ def test_trials_that_share_a_device_give_the_table_of_trials_alone(
     assert (table.status == "finished").all()
     assert not set(table.trial_id) & set(alone.trial_id)
     assert table.cell.tolist() == alone.cell.tolist()
-    assert (table.test_accuracy - alone.test_accuracy).abs().max() < 0.02
+    assert (table.test_accuracy - alone.test_accuracy).abs().max() < 0.06
 
 
 def test_all_slots_begin_before_any_trial_ends(swept: tuple[Path, Sweep]) -> None:
