@@ -36,7 +36,7 @@ def label_on_ray(keys: Iterable[str], cache: Path, say: Say) -> None:
         entry = cache / f"data-{key}"
         draft = draft_of(entry)
         with only_maker(entry):
-            if is_intact(entry) or not is_intact(draft):
+            if not is_intact(draft) or is_intact(entry):
                 continue
             parts = split_views(draft, workers=workers)
             say(f"the teacher labels {parts[-1][1]} views on {min(workers, len(parts))} workers of the cluster")

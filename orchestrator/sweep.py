@@ -354,7 +354,7 @@ class Sweep:
         self._execute_on_ray(conductor, options, mirror)
 
     def _execute_on_ray(self, conductor: Conductor, options: RunOptions, mirror: Mirror) -> None:
-        from orchestrator.cluster import connected, present_token, resolve_gpus
+        from orchestrator.cluster import connected, foreign_address, present_token, resolve_gpus
 
         if options.address:
             present_token(options.address)
@@ -367,9 +367,10 @@ class Sweep:
         with connected(options.address) as dashboard:
             self.facts["dashboard"] = dashboard
             self.say(f"Ray dashboard http://{dashboard} (if it answers 401: `ray get-auth-token` prints the token)")
-            label_on_ray(self.plan.recipes, self.home.cache, self.say)
-            self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)  # labels have been added to it
-            self._write_plan()
+            if foreign_address(options.address) is not None:
+                label_on_ray(self.plan.recipes, self.home.cache, self.say)
+                self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)  # labels have been added to it
+                self._write_plan()
             self.facts["costs"] = probe_costs(self.plan, self.home.cache, self.say)
             resources = self.plan.space.settings.resources
             gpus = resolve_gpus(resources.gpus, self.plan.device, self.facts["costs"], resources.cpus)

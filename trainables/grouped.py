@@ -5,7 +5,7 @@ architecture are stacked and their batches go through one network with K sets of
 work. Everything else of a trial is its own: batches, views, targets, loss, optimizer, schedule, evaluation, checkpoint. A trial's
 metrics agree with those of the eager engine up to the order of float sums, which depends on who is in the group.
 
-Source: horizontal fusion, Wang et al. 2021 (HFTA, MLSys), arXiv:2102.02344; `torch.func`. On CPUs it does not pay.
+Source: horizontal fusion, Wang et al. 2021 (HFTA, MLSys), arXiv:2102.02344; `torch.func`.
 """
 
 from __future__ import annotations

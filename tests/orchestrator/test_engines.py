@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from orchestrator import RunOptions, Sweep
@@ -71,13 +72,19 @@ def test_short_sweeps_are_not_measured(tmp_path: Path) -> None:
     assert choose_engine(plan, about(plan, 1e9), tmp_path, print) == {}, "one probe is enough to know"
 
 
-def test_what_was_chosen_stays_with_the_sweep(
-    home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def measured(home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Sweep, pd.DataFrame]:
+    """A sweep that found bf16, eager the fastest, and its table."""
     monkeypatch.setattr("orchestrator.engines.WORTH_PIXELS", 0.0)
     sweep = Sweep.from_space(tiny, home=home)
     keep_costs(sweep.plan, home / "cache", SLOW | {("bf16", "eager"): 1.0})
-    table = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    return sweep, sweep.run(RunOptions(local=True, tracking_uri="off")).table
+
+
+def test_what_was_chosen_stays_with_the_sweep(
+    measured: tuple[Sweep, pd.DataFrame], home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, table = measured
     assert sweep.folder.read_plan()["resolved"] == {"precision": "bf16", "engine": "eager"}
     monkeypatch.setattr("orchestrator.engines.WORTH_PIXELS", 1e99)
     again = Sweep.from_space(tiny, home=home)
@@ -101,12 +108,9 @@ def test_compiled_students_without_a_compiler_are_refused_before_anything_starts
 
 
 def test_a_sweep_that_lost_its_plan_goes_on_as_what_it_was(
-    home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    measured: tuple[Sweep, pd.DataFrame], home: Path, tiny: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("orchestrator.engines.WORTH_PIXELS", 0.0)
-    sweep = Sweep.from_space(tiny, home=home)
-    keep_costs(sweep.plan, home / "cache", SLOW | {("bf16", "eager"): 1.0})
-    before = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    sweep, before = measured
     sweep.folder.plan.unlink()
     keep_costs(sweep.plan, home / "cache", SLOW | {("fp32", "compiled"): 1.0})
     after = Sweep.from_space(tiny, home=home).run(RunOptions(local=True, tracking_uri="off")).table

@@ -23,8 +23,12 @@ from trainables.trial import TrialData, start_trial, train_student
 
 @pytest.fixture(scope="module")
 def configs() -> list[TrialConfig]:
-    """Different losses, replicates, rates, optimizers, lengths; one with other batches, one with another network."""
-    plan = Plan("tiny", load_space(TINY, ["fixed.engine=grouped", "fixed.norm=batch"]), "cpu")
+    """Different losses, replicates, rates, optimizers, lengths; one with other batches, one with another network.
+
+    Not batch norm: the gradient of a bias before it is rounding noise, which Adam turns into steps of the full rate, and the running
+    mean lags behind them, so that two trainings that differ in the last digit differ by some images.
+    """
+    plan = Plan("tiny", load_space(TINY, ["fixed.engine=grouped", "fixed.norm=instance"]), "cpu")
     first, second, third, fourth = (plan.trial(cell, 0, 1, "confirm") for cell in plan.cells)
     return [
         first,
@@ -41,11 +45,10 @@ def data(configs: list[TrialConfig], prepared_cache: Path) -> TrialData:
 
 
 def assert_close(together: list[EpochMetrics], alone: list[EpochMetrics]) -> None:
-    """Last digits differ, by who happens to be in the group, and training makes more of them from epoch to epoch."""
     assert [p.epoch for p in together] == [p.epoch for p in alone]
-    for number, (a, b) in enumerate(zip(together, alone, strict=True)):
-        assert a.train_loss == pytest.approx(b.train_loss, rel=0.03 if number else 2e-3, abs=1e-3 if number else 1e-4)
-        assert a.val_accuracy == pytest.approx(b.val_accuracy, abs=0.1 if number else 0.02)
+    for a, b in zip(together, alone, strict=True):
+        assert a.train_loss == pytest.approx(b.train_loss, rel=2e-3, abs=1e-4)
+        assert a.val_accuracy == pytest.approx(b.val_accuracy, abs=0.02)
         assert (a.test_accuracy is None) == (b.test_accuracy is None)
 
 

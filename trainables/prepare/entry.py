@@ -49,8 +49,10 @@ def prepare(
 
 
 def _make_entry(entry: Path, recipe: Mapping[str, Any], cache: Path, say: Say, *, leave_labels: bool) -> dict[str, Any]:
+    if is_intact(entry):
+        return _about(entry)
     draft = draft_of(entry)
-    if not is_intact(entry) and not is_intact(draft):
+    if not is_intact(draft):
         if entry.exists():
             say(f"cache entry {entry.name} is damaged; making it again")
         arrays, about = _make(recipe, cache, say)
