@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from orchestrator.plan import Plan
 from search_spaces import load_space
 from tests.conftest import TINY
-from trainables.arrays import is_intact, load_arrays, map_entry
+from trainables.arrays import is_intact, load_arrays, map_entry, only_maker
 from trainables.drafts import complete, draft_of, label_views, round_logits, split_views
 from trainables.prepare import prepare
 
@@ -57,18 +58,26 @@ def test_parts_labelled_in_any_order_make_the_entry_that_is_made_at_once(draft: 
     assert about == known
 
 
-def test_two_processes_that_need_the_same_data_make_them_once(tmp_path: Path) -> None:
+def is_waiting(pid: int) -> bool:
+    """The kernel lists who waits for a lock with an arrow."""
+    return any("->" in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_a_process_that_needs_what_another_is_making_waits_and_takes_it(tmp_path: Path, prepared_cache: Path) -> None:
     key, recipe = recipe_of()
-    cache = tmp_path / "cache"
+    entry = tmp_path / f"data-{key}"
+    (tmp_path / f"data-{key}.dead").mkdir()
     code = "import sys, json; from pathlib import Path; from trainables.prepare import prepare\nprepare(sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]))"
-    command = [sys.executable, "-W", "ignore", "-c", code, key, json.dumps(recipe), str(cache)]
-    (cache / f"data-{key}.dead").mkdir(parents=True)
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sorted("label bank" in text for text in told) == [False, True]
-    assert is_intact(cache / f"data-{key}")
-    assert not (cache / f"data-{key}.dead").exists(), "what a dead process left"
+    command = [sys.executable, "-W", "ignore", "-c", code, key, json.dumps(recipe), str(tmp_path)]
+    with only_maker(entry):
+        assert not (tmp_path / f"data-{key}.dead").exists(), "what a dead process left"
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        while not is_waiting(other.pid):
+            assert other.poll() is None, "it did not wait"
+            time.sleep(0.05)
+        shutil.copytree(prepared_cache / entry.name, entry)
+    told, _ = other.communicate(timeout=60)
+    assert (other.returncode, told) == (0, ""), "it makes nothing"
 
 
 def test_a_draft_is_completed_without_being_made_again(draft: Path) -> None:
