@@ -98,10 +98,12 @@ def build(cache: str, images: int, classes: int, views: int) -> dict[str, float]
     del arrays
     draft = draft_of(entry)
     there = map_entry(draft)
-    label_views(there, (0, 1), "float16")  # torch allocates much at first use
+    label_views(there, (0, 1), {"label_format": "float16"})  # torch allocates much at first use
     started = time.monotonic()
     with Peak() as peak:
-        complete(draft, entry, ((part, label_views(there, part, "float16")) for part in split_views(draft)))
+        complete(
+            draft, entry, ((part, label_views(there, part, {"label_format": "float16"})) for part in split_views(draft))
+        )
     seconds = time.monotonic() - started
     size = map_entry(entry)["bank_logits"].nbytes
     return {
@@ -125,8 +127,8 @@ class Reader:
         self._logits = arrays["bank_logits"]
         tensors = {name: as_tensor(array) for name, array in arrays.items()}
         distilled = as_split("distilled", tensors)
-        parts = (tensors[f"bank_{name}"] for name in ("parameters", "logits", "background"))
-        bank, generator = LabelBank(distilled, *parts), torch.Generator().manual_seed(seed)
+        parameters, logits, background = (tensors[f"bank_{name}"] for name in ("parameters", "logits", "background"))
+        bank, generator = LabelBank(distilled, parameters, logits, background), torch.Generator().manual_seed(seed)
         bank.teacher_logits(0, bank.order(0, generator))
         with Peak() as peak:
             for view in range(bank.views):
@@ -160,7 +162,7 @@ def label_share(folder: str) -> dict[str, float]:
 
     from benchmarks.engine import Workload, make_data
     from trainables.arrays import load_arrays
-    from trainables.drafts import round_logits
+    from trainables.drafts import pack_logits
     from trainables.losses import make_target
     from trainables.trial import TrialData, train_student
 
@@ -180,7 +182,8 @@ def label_share(folder: str) -> dict[str, float]:
         make_target(config.loss, data.bank.teacher_logits(view, order), hard, config.knobs)
     labels_s = time.monotonic() - started
     logits = 20 * torch.randn(100_000, generator=generator).numpy()
-    rounded, largest = round_logits(logits, "float16")
+    packed, largest = pack_logits(logits, label_format="float16")
+    rounded = packed["bank_logits"]
     error = np.abs(rounded.astype(np.float64) - logits)
     return {
         "label_share": labels_s / trial_s,

@@ -12,7 +12,7 @@ import ray
 from orchestrator.prepare import Say
 from search_spaces import ConfigError
 from trainables.arrays import is_intact, only_maker
-from trainables.drafts import Part, complete, draft_of, label_format_of, label_views, needed_for_labels, split_views
+from trainables.drafts import Part, complete, draft_of, label_views, needed_for_labels, packing_of, split_views
 
 
 def label_on_ray(keys: Iterable[str], cache: Path, say: Say) -> None:
@@ -40,21 +40,23 @@ def label_on_ray(keys: Iterable[str], cache: Path, say: Say) -> None:
                 continue
             parts = split_views(draft, workers=workers)
             say(f"the teacher labels {parts[-1][1]} views on {min(workers, len(parts))} workers of the cluster")
-            arguments = ray.put(needed_for_labels(draft)), label_format_of(draft)
+            arguments = ray.put(needed_for_labels(draft)), packing_of(draft)
             try:
                 complete(draft, entry, _labelled(task, arguments, parts, most=2 * workers))
             except ValueError as err:  # Ray's errors are of the type that the task raised
                 raise ConfigError(str(getattr(err, "cause", err))) from err
 
 
-def _labelled(task: Any, arguments: tuple[Any, str], parts: Sequence[Part], *, most: int) -> Iterator[tuple[Part, Any]]:
+def _labelled(
+    task: Any, arguments: tuple[Any, dict[str, Any]], parts: Sequence[Part], *, most: int
+) -> Iterator[tuple[Part, Any]]:
     """Parts and their labels as they come, a few at a time, so that the object store never holds them all."""
-    arrays, label_format = arguments
+    arrays, packing = arguments
     waiting: deque[Part] = deque(parts)
     running: dict[Any, Part] = {}
     while waiting or running:
         while waiting and len(running) < most:
             part = waiting.popleft()
-            running[task.remote(arrays, part, label_format)] = part
+            running[task.remote(arrays, part, packing)] = part
         done, _ = ray.wait(list(running), num_returns=1)
         yield running.pop(done[0]), ray.get(done[0])

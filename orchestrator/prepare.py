@@ -57,17 +57,26 @@ def doubts_about(about: Mapping[str, Any]) -> list[str]:
 
 
 def unusable_labels(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Losses that need logits, where a set came with probabilities: log p has lost the norm that they compare."""
-    bad = {
-        "|".join(cell.arms)
-        for cell in plan.cells
-        if cell.settings.fixed.labels == "stored" and cell.loss in (*LOGIT_LOSSES, *ANGLE_LOSSES)
-        if known[plan.trial(cell, 0, 0, "tune").data].get("label_kind") == "prob"
-    }
-    return [
-        f"scientific.loss: {name} compares logits, the stored labels are probabilities; leave it out, or labels: bank."
-        for name in sorted(bad)
-    ]
+    """What a space asks of labels that they cannot give, in sentences.
+
+    Losses that need logits, where a set came with probabilities (log p has lost the norm that they compare), and edits of
+    more classes than there are.
+    """
+    problems = []
+    for cell in plan.cells:
+        about, name = known[plan.data_keys[cell.label]], "|".join(cell.arms)
+        is_stored = cell.settings.fixed.labels == "stored"
+        if is_stored and about.get("label_kind") == "prob" and cell.loss in (*LOGIT_LOSSES, *ANGLE_LOSSES):
+            problems.append(
+                f"scientific.loss: {name} compares logits, the stored labels are probabilities; leave it out, or "
+                "labels: bank."
+            )
+        problems += [
+            f"{edit}: must be at most C, the {about['classes']} classes, got {cell.knobs[edit]:g} for {name}."
+            for edit in ("label_swap", "label_top_k")
+            if cell.knobs.get(edit, 0) > about["classes"]
+        ]
+    return sorted(set(problems))
 
 
 def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]]:

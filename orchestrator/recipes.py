@@ -27,6 +27,7 @@ def recipe(cell: Cell) -> dict[str, Any]:
     }
     if settings.fixed.labels in ("bank", "stored"):
         made["label_format"] = settings.fixed.label_format
+        made |= {key: int(value) for key, value in cell.knobs.items() if key == "label_top_k"}
     distilled = settings.data.distilled
     if distilled.label_store and settings.fixed.labels == "stored":
         content = distilled_hash(distilled.label_store)
@@ -70,5 +71,6 @@ def _teacher_recipe(teacher: Teacher | None) -> dict[str, Any] | None:
         return None
     if not teacher.weights:
         return teacher.model_dump(exclude_none=True)
-    files = [{"path": path, "content": file_hash(path)} for path in teacher.weights]
-    return {**teacher.model_dump(include={"model", "mean", "std"}, exclude_none=True), "weights": files}
+    files = [{"path": path, "content": file_hash(path)} for path in teacher.files]
+    told = {"model", "mean", "std", "expert"} | (set() if teacher.is_numbered else {"epoch"})
+    return {**teacher.model_dump(include=told, exclude_none=True), "weights": files}

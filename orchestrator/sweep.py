@@ -339,8 +339,11 @@ class Sweep:
         """Refuse a teacher that knows nothing of the images: the usual signs of a wrong class order or normalisation."""
         if refused := unusable_labels(self.plan, self.facts["data"]):
             raise ConfigError(refused)
-        problems = [problem for about in self.facts["data"].values() for problem in doubts_about(about)]
-        if problems and not force:
+        doubts = {key: doubts_about(about) for key, about in self.facts["data"].items()}
+        problems = [problem for found in doubts.values() for problem in found]
+        early = {key for key, about in self.facts["data"].items() if "teacher_epoch" in about}
+        is_known = bool(early) and not all(doubts[key] for key in early)  # an early checkpoint may know nothing
+        if any(found for key, found in doubts.items() if not (is_known and key in early)) and not force:
             raise ConfigError([*problems, "Check class_order, and the teacher's mean and std; --force runs it anyway."])
         for problem in problems:
             self.say(problem)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from search_spaces.errors import unknown
 from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, SpaceSettings
+from search_spaces.settings import Data, Distilled, SpaceSettings, Teacher
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
 from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
@@ -45,12 +45,24 @@ def _files_missing(settings: SpaceSettings) -> Iterator[str]:
         yield "teacher: give a model, which is then trained, or weights (checkpoint files)."
     if teacher is not None and (teacher.mean is None) != (teacher.std is None):
         yield "teacher: mean and std belong together; give both or none."
-    for path in (teacher and teacher.weights) or ():
+    yield from _of_checkpoints(teacher) if teacher else ()
+    yield from _of_real(settings.data)
+
+
+def _of_checkpoints(teacher: Teacher) -> Iterator[str]:
+    """Files of weights are there; an epoch that is asked for exists, as far as that can be told without reading them."""
+    if teacher.is_numbered and teacher.epoch is None:
+        yield "teacher.epoch: missing; a path of weights has {epoch} in it."
+        return
+    for path in teacher.files:
         try:
             file_hash(path)
         except (ValueError, OSError) as err:
             yield f"teacher.weights: {err}"
-    yield from _of_real(settings.data)
+    if not teacher.weights and teacher.expert is not None:
+        yield "teacher.expert: is of an expert buffer; give it as teacher.weights."
+    if not teacher.weights and (teacher.epoch or 0) > teacher.train.epochs:
+        yield f"teacher.epoch: must be at most teacher.train.epochs, {teacher.train.epochs}, got {teacher.epoch}."
 
 
 def _of_real(data: Data) -> Iterator[str]:
@@ -178,6 +190,10 @@ def _of_training(space: Space) -> Iterator[str]:
     warmup = max(axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
     if warmup >= settings.fixed.epochs:
         yield f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}."
+    for arm in space.arms:
+        edited = space.knob_values(arm, settings.fixed)
+        if any(edited.get("label_swap", ())) and any(edited.get("label_top_k", ())):
+            yield f"scientific.loss: {arm.name} has label_swap and label_top_k, which exclude each other; make two arms."
     if settings.protocol == "paper" and nuisance:
         yield "protocol: paper compares at one fixed lr; remove the nuisance section or use tuned."
     strata = settings.early_stopping.stratify if settings.early_stopping else "cell"

@@ -56,6 +56,20 @@ class Fixed(Settings):
     dkd_alpha: NonNegative = Field(1.0, description="Weight of the labelled class in dkd.")
     dkd_beta: NonNegative = Field(8.0, description="Weight of the other classes in dkd.")
     huber_delta: Positive = Field(1.0, description="Difference of logits at which huber turns linear.")
+    label_temperature: Positive = Field(
+        1.0,
+        description="Divides the teacher's logits before any loss sees them: below 1 sharpens labels, above 1 smooths them; "
+        "the student's logits stay as they are. `temp` of arXiv:2406.10485's code is its inverse.",
+    )
+    label_swap: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Swap the k-th largest logit of each label with its smallest (1: the largest); 0 or C: as they are.",
+    )
+    label_top_k: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Keep the k largest classes of each label alone, the rest have probability 0; a bank then stores no "
+        "others. 0 or C: all. For losses on probabilities.",
+    )
     augment: Annotated[str, Strategy()] = Field(
         "dsa",
         description="Augmentation of the views: dsa (GIFT's: flip, colour, cutout and one of crop, scale, rotate), a "
@@ -179,9 +193,28 @@ class Teacher(Settings):
         None, description="Per channel, of pixels in [0, 1], as the teacher was trained; none: as students see them."
     )
     std: list[Positive] | None = Field(None, description="Per channel, to go with `mean`.")
+    epoch: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Labels come from its checkpoint after this many epochs: of its training here (0: untrained), of an "
+        "expert buffer, or in place of {epoch} in a path of weights; none: after the last.",
+    )
+    expert: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Which expert of an expert buffer (`replay_buffer_N.pt`), from 0; none: the first."
+    )
     width: PositiveInt = Field(128, description="Channels per convolution of a convnet that is trained here.")
     norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer of one that is trained here.")
     train: TeacherTraining = Field(TeacherTraining(), description="How it is trained, if there are no weights.")
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of its weights, the epoch in its place."""
+        epoch = "{epoch}" if self.epoch is None else str(self.epoch)
+        return [path.replace("{epoch}", epoch) for path in self.weights or ()]
+
+    @property
+    def is_numbered(self) -> bool:
+        """Its weights are a file per epoch."""
+        return any("{epoch}" in path for path in self.weights or ())
 
 
 def _spelled_out(teacher: object) -> object:

@@ -10,9 +10,11 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Final
 
+KnobValue = float | bool
 #: Knobs each loss has. `trainables.losses.LOSSES` holds the functions; a test ties the two together.
-_SOFT: Final = ("temperature", "refinement", "smoothing", "scale_t2")
-_ANGLE: Final = ("refinement", "smoothing")
+_SOFT: Final = ("temperature", "refinement", "smoothing", "scale_t2", "label_temperature", "label_swap", "label_top_k")
+_ANGLE: Final = ("refinement", "smoothing", "label_swap")
+_LOGIT: Final = ("refinement", "smoothing", "label_temperature", "label_swap")
 LOSS_KNOBS: Final[Mapping[str, tuple[str, ...]]] = {
     "ce": (),
     "soft_ce": _SOFT,
@@ -22,10 +24,10 @@ LOSS_KNOBS: Final[Mapping[str, tuple[str, ...]]] = {
     "dkd": (*_SOFT, "dkd_alpha", "dkd_beta"),
     "dist": _SOFT,
     "brier": _SOFT,
-    "mse": _ANGLE,
-    "huber": (*_ANGLE, "huber_delta"),
+    "mse": _LOGIT,
+    "huber": (*_LOGIT, "huber_delta"),
     "soft_ce_ce": (*_SOFT, "ce_weight"),
-    "mse_ce": (*_ANGLE, "ce_weight"),
+    "mse_ce": (*_LOGIT, "ce_weight"),
     "cosine": _ANGLE,
     "gift": (),
 }
@@ -41,13 +43,17 @@ KNOBS: Final = (
     "dkd_alpha",
     "dkd_beta",
     "huber_delta",
+    "label_temperature",
+    "label_swap",
+    "label_top_k",
 )
+#: Knobs that edit the teacher's logits, by the value that leaves them as they are; see `trainables.edits`.
+LABEL_EDITS: Final[Mapping[str, KnobValue]] = {"label_temperature": 1.0, "label_swap": 0, "label_top_k": 0}
 
 #: GIFT's released refinement adds 0.1 h^ to t^, which points along (1 - w) t^ + w h^ with w = 0.1 / 1.1.
 GIFT_REFINEMENT: Final = 1 / 11
 GIFT_SMOOTHING: Final = 0.1
 
-KnobValue = float | bool
 SIGNIFICANT_DIGITS: Final = 12
 
 
@@ -61,7 +67,7 @@ def canonical_loss(name: str, knobs: Mapping[str, KnobValue]) -> tuple[str, dict
 
     Args:
         name: A key of LOSS_KNOBS.
-        knobs: A value for every knob the loss has; knobs it lacks are dropped.
+        knobs: A value for every knob the loss has (of LABEL_EDITS only those that edit); knobs it lacks are dropped.
 
     Returns:
         Canonical name, its knobs in the order of KNOBS, and one sentence per rewriting that changed the cell.
@@ -73,6 +79,7 @@ def canonical_loss(name: str, knobs: Mapping[str, KnobValue]) -> tuple[str, dict
     """
     if name not in LOSS_KNOBS:
         raise ValueError(f"unknown loss {name!r}; valid: {sorted(LOSS_KNOBS)}.")
+    knobs = {**LABEL_EDITS, **knobs}
     owned: dict[str, KnobValue] = {k: knobs[k] for k in KNOBS if k in LOSS_KNOBS[name]}
     why: list[str] = []
     if name == "gift":
@@ -88,6 +95,11 @@ def canonical_loss(name: str, knobs: Mapping[str, KnobValue]) -> tuple[str, dict
     if owned.get("refinement") == 0:
         del owned["smoothing"]
         why.append("refinement 0 leaves smoothing without effect")
+    for edit, idle in LABEL_EDITS.items():
+        if edit in owned and (owned[edit] == idle or owned.get("refinement") == 1):
+            if owned[edit] != idle:
+                why.append(f"refinement 1 leaves {edit} without effect")
+            del owned[edit]
     if owned.get("temperature") == 1:
         del owned["scale_t2"]
         why.append("at temperature 1 the factor T^2 is 1")

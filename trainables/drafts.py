@@ -27,9 +27,10 @@ def draft_of(entry: Path) -> Path:
     return entry.with_name(entry.name.replace("data-", "draft-", 1))
 
 
-def label_format_of(draft: Path) -> str:
-    """The number format in which its labels are to be kept."""
-    return str(_about(draft)["label_format"])
+def packing_of(draft: Path) -> dict[str, Any]:
+    """How its labels are to be kept: arguments of `pack_logits`."""
+    about = _about(draft)
+    return {"label_format": about["label_format"], "top_k": about.get("label_top_k", 0)}
 
 
 def split_views(draft: Path, *, workers: int = 1) -> list[Part]:
@@ -46,16 +47,18 @@ def needed_for_labels(draft: Path) -> dict[str, np.ndarray]:
     return {name: array for name, array in map_entry(draft).items() if not name.startswith(unneeded)}
 
 
-def label_views(arrays: Mapping[str, np.ndarray], part: Part, label_format: str) -> tuple[np.ndarray, float]:
+def label_views(
+    arrays: Mapping[str, np.ndarray], part: Part, packing: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], float]:
     """Have a draft's teacher label some views, on a GPU where this process has one.
 
     Args:
         arrays: See `needed_for_labels`.
         part: First view and the one after the last.
-        label_format: "float16" or "float32".
+        packing: See `packing_of`.
 
     Returns:
-        Logits (views, N, C), rounded to the nearest number of the format, and the largest rounding error among them.
+        As `pack_logits`, of logits (views, N, C).
 
     Raises:
         ValueError: If a logit is too large for the format.
@@ -72,42 +75,64 @@ def label_views(arrays: Mapping[str, np.ndarray], part: Part, label_format: str)
     distilled, background = as_split("distilled", tensors), tensors["bank_background"]
     views = tensors["bank_parameters"][slice(*part)]
     logits = torch.stack([label_view(distilled, view, background, teacher) for view in views])
-    return round_logits(logits.numpy(), label_format)
+    return pack_logits(logits.numpy(), **packing)
 
 
-def round_logits(logits: np.ndarray, label_format: str) -> tuple[np.ndarray, float]:
-    """Logits in a number format, and the largest rounding error.
+def pack_logits(logits: np.ndarray, *, label_format: str, top_k: int = 0) -> tuple[dict[str, np.ndarray], float]:
+    """Logits as a bank keeps them, and the largest rounding error.
 
     float16 rounds to the nearest number: |error| <= 2^-11 |t|, or 2^-25 where |t| < 2^-14.
+
+    Args:
+        logits: (..., C).
+        label_format: "float16" or "float32".
+        top_k: Keep the k largest of each row and their classes; 0 or C: all.
+
+    Returns:
+        `bank_logits` (..., C or k), and where some were left out also `bank_kept`, the class of each (..., k), largest first.
 
     Raises:
         ValueError: If a logit is too large for the format.
     """
+    packed, classes = {}, logits.shape[-1]
+    if 0 < top_k < classes:
+        kept = np.argsort(-logits, axis=-1, kind="stable")[..., :top_k]
+        logits = np.take_along_axis(logits, kept, axis=-1)
+        packed["bank_kept"] = kept.astype("uint8" if classes <= 256 else "int16" if classes <= 2**15 else "int32")
     largest = float(np.abs(logits).max(initial=0.0))
     if label_format == "float16" and largest > FLOAT16_MOST:
         raise ValueError(f"fixed.label_format: float16 ends at 65504, there is a logit of {largest:g}; use float32.")
-    rounded = logits.astype(label_format)
-    return rounded, float(np.abs(rounded.astype(np.float32) - logits).max(initial=0.0))
+    rounded = packed["bank_logits"] = logits.astype(label_format)
+    return packed, float(np.abs(rounded.astype(np.float32) - logits).max(initial=0.0))
 
 
-def complete(draft: Path, entry: Path, labelled: Iterable[tuple[Part, tuple[np.ndarray, float]]]) -> None:
+def complete(draft: Path, entry: Path, labelled: Iterable[tuple[Part, tuple[Mapping[str, np.ndarray], float]]]) -> None:
     """Make an entry of a draft and its labels, which arrive part by part in any order; the draft is used up."""
     about, rounding = _about(draft), 0.0
-    shape = (*_shape(draft)[:2], about["classes"])
+    views, files = _shape(draft)[0], {}
     with new_entry(entry) as folder:
-        logits = np.lib.format.open_memmap(
-            folder / "bank_logits.npy", mode="w+", dtype=about["label_format"], shape=shape
-        )
-        for part, (values, error) in labelled:
-            logits[slice(*part)] = values
+        for part, (arrays, error) in labelled:
             rounding = max(rounding, error)
-        logits.flush()
-        about |= {"label_rounding": rounding, "bank_bytes": about["bank_bytes"] + logits.nbytes}
+            for name, values in arrays.items():
+                if name not in files:
+                    shape, path = (views, *values.shape[1:]), folder / f"{name}.npy"
+                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+                files[name][slice(*part)] = values
+        for file in files.values():
+            file.flush()
+        bank_bytes = about["bank_bytes"] + sum(file.nbytes for file in files.values())
+        about |= {"label_rounding": rounding, "bank_bytes": bank_bytes}
         for path in draft.iterdir():
             if path.name not in (SEAL, "teacher.npy", "about.json"):
                 path.rename(folder / path.name)
-        (folder / "about.json").write_text(json.dumps(about))
+        write_about(folder, about)
     shutil.rmtree(draft)
+
+
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write what is known of an entry, with the bytes of the files that a user of its labels would have to be sent."""
+    sizes = [path.stat().st_size for name in about["label_files"] if (path := folder / name).exists()]
+    (folder / "about.json").write_text(json.dumps({**about, "label_bytes": sum(sizes)}))
 
 
 def _about(draft: Path) -> dict[str, Any]:

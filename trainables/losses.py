@@ -9,7 +9,7 @@ from typing import Final
 
 from torch import Tensor
 
-from trainables.config import GIFT_REFINEMENT, GIFT_SMOOTHING, LOSS_KNOBS
+from trainables.config import GIFT_REFINEMENT, GIFT_SMOOTHING, LABEL_EDITS, LOSS_KNOBS
 from trainables.divergences import (
     brier_distance,
     correlation_distance,
@@ -23,6 +23,7 @@ from trainables.divergences import (
     reverse_kl_divergence,
     soft_cross_entropy,
 )
+from trainables.edits import edit_logits
 from trainables.targets import refine_directions, refine_logits, refine_probabilities, smooth_labels
 
 Knobs = Mapping[str, float | bool]
@@ -127,7 +128,7 @@ def make_target(name: str, teacher: Tensor, hard: Tensor, knobs: Knobs) -> Tenso
 
     Args:
         name: A key of LOSSES.
-        teacher: Logits t, (B, C).
+        teacher: Logits t, (B, C); a class that a bank left out has -inf.
         hard: Labels y, (B,) or (B, C).
         knobs: At least the knobs in the loss's canonical form; smoothing may be absent where w = 0.
 
@@ -138,6 +139,7 @@ def make_target(name: str, teacher: Tensor, hard: Tensor, knobs: Knobs) -> Tenso
         return hard
     if name == "gift":
         knobs = {"refinement": GIFT_REFINEMENT, "smoothing": GIFT_SMOOTHING}
+    teacher = edit_logits(teacher, knobs)
     refinement = knobs["refinement"]
     h = smooth_labels(hard, teacher.shape[1], smoothing=knobs.get("smoothing", 0.0))
     if LOSSES[name].space == "probability":
@@ -168,6 +170,9 @@ def loss_value(  # noqa: PLR0913 (a contract: every knob of every loss by name)
     dkd_alpha: float = 1.0,
     dkd_beta: float = 8.0,
     huber_delta: float = 1.0,
+    label_temperature: float = 1.0,
+    label_swap: int = 0,
+    label_top_k: int = 0,
 ) -> Tensor:
     """The value of a loss by name; knobs that the loss lacks are ignored.
 
@@ -184,6 +189,9 @@ def loss_value(  # noqa: PLR0913 (a contract: every knob of every loss by name)
         dkd_alpha: Weight of the labelled class in dkd, >= 0.
         dkd_beta: Weight of the other classes in dkd, >= 0.
         huber_delta: Where huber turns linear, > 0.
+        label_temperature: Divides t before anything else, > 0.
+        label_swap: k: t's k-th largest value and its smallest change places; 0: none do.
+        label_top_k: k: all but t's k largest classes have probability 0; 0: none.
 
     Returns:
         Scalar, differentiable in `student`.
@@ -202,16 +210,23 @@ def loss_value(  # noqa: PLR0913 (a contract: every knob of every loss by name)
         "dkd_alpha": dkd_alpha,
         "dkd_beta": dkd_beta,
         "huber_delta": huber_delta,
+        "label_temperature": label_temperature,
+        "label_swap": label_swap,
+        "label_top_k": label_top_k,
     }
-    _check_knobs(knobs)
+    knobs = {knob: value for knob, value in knobs.items() if knob in LOSS_KNOBS[name] or knob not in LABEL_EDITS}
+    _check_knobs(knobs, student.shape[-1])
     _check_shapes(student, teacher, hard)
     return compare(name, student, make_target(name, teacher, hard, knobs), hard, knobs)
 
 
-def _check_knobs(knobs: Knobs) -> None:
-    for name in ("temperature", "huber_delta"):
-        if not 0 < knobs[name] < math.inf:
+def _check_knobs(knobs: Knobs, classes: int) -> None:
+    for name in ("temperature", "huber_delta", "label_temperature"):
+        if not 0 < knobs.get(name, 1) < math.inf:
             raise ValueError(f"`{name} > 0` must hold, got {knobs[name]}.")
+    for name in ("label_swap", "label_top_k"):
+        if not 0 <= knobs.get(name, 0) <= classes:
+            raise ValueError(f"`0 <= {name} <= C` must hold with C = {classes}, got {knobs[name]}.")
     for name in ("refinement", "smoothing"):
         if not 0 <= knobs[name] < 1:
             raise ValueError(f"`0 <= {name} < 1` must hold, got {knobs[name]}.")

@@ -21,6 +21,7 @@ import torch
 from numpy._core.multiarray import scalar as _numpy_scalar
 from torch import Tensor, nn
 
+from trainables.experts import expert_weights, is_buffer
 from trainables.networks import ConvNet, ModelShape, make_model, make_resnet
 
 #: Fewer pixels than any image has: a classifier that wide sees the mean over positions (ConvNetGAP).
@@ -99,13 +100,21 @@ def _is_pickle(path: Path) -> bool:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-def read_weights(path: Path) -> Weights:
-    """A network's tensors by name, out of any wrapper.
+def read_weights(path: Path, *, expert: int = 0, epoch: int | None = None) -> Weights:
+    """A network's tensors by name, out of any wrapper, or out of an expert buffer.
+
+    Args:
+        path: A file of torch.save.
+        expert: Of an expert buffer.
+        epoch: Of an expert buffer; None: the last.
 
     Raises:
-        ValueError: As `safe_load`, or if there is no network in the file, or a weight is NaN or infinite.
+        ValueError: As `safe_load`, or if there is no such network in the file, or a weight is NaN or infinite.
     """
-    return weights_of(safe_load(path), path)
+    content = safe_load(path)
+    if is_buffer(content):
+        content = expert_weights(content, path, expert=expert, epoch=epoch)
+    return weights_of(content, path)
 
 
 def weights_of(content: Any, path: Path) -> Weights:
@@ -136,8 +145,15 @@ def recognise(weights: Mapping[str, Tensor]) -> Architecture | None:
     return None
 
 
-def load_checkpoint(
-    path: str | Path, *, classes: int, channels: int, image_size: int, name: str | None = None
+def load_checkpoint(  # noqa: PLR0913 (what it must fit, and where in the file it is)
+    path: str | Path,
+    *,
+    classes: int,
+    channels: int,
+    image_size: int,
+    name: str | None = None,
+    expert: int = 0,
+    epoch: int | None = None,
 ) -> nn.Module:
     """A network with a checkpoint's weights, in evaluation mode.
 
@@ -147,13 +163,16 @@ def load_checkpoint(
         channels: Of the images it must take.
         image_size: Side of the images it must take, pixels.
         name: Of the network (torchvision/NAME, timm/NAME) where the keys do not tell.
+        expert: Of an expert buffer, from 0.
+        epoch: Of an expert buffer, 0 is untrained; None: the last.
 
     Raises:
         ValueError: If the file is refused or damaged, the network is not recognised, does not fit, or a tensor is
             missing, left over or of another shape.
     """
     path = Path(path)
-    return network_from(read_weights(path), ModelShape(channels, classes, image_size), name=name, source=str(path))
+    weights = read_weights(path, expert=expert, epoch=epoch)
+    return network_from(weights, ModelShape(channels, classes, image_size), name=name, source=str(path))
 
 
 def network_from(weights: Weights, shape: ModelShape, *, name: str | None, source: str) -> nn.Module:

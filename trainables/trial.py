@@ -49,7 +49,9 @@ class TrialData:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: str) -> TrialData:
         """Wrap prepared arrays without copying them (on a CPU); see `TrialData.to_arrays` for the names."""
-        t = {name: as_tensor(array).to(device) for name, array in arrays.items() if name != "teacher"}
+        t = {
+            name: as_tensor(array).to(device) for name, array in arrays.items() if name not in ("teacher", "projector")
+        }
         splits = [as_split(part, t) for part in ("distilled", "validation", "test")]
         rest = (
             t["bank_parameters"],
@@ -57,6 +59,8 @@ class TrialData:
             t["bank_background"],
             t.get("bank_pixels"),
             t.get("bank_present"),
+            t.get("bank_kept"),
+            int(t["classes"]) if "classes" in t else None,
         )
         teacher = teacher_from_bytes(arrays["teacher"]).to(device) if "teacher" in arrays else None
         return cls(LabelBank(splits[0], *rest), splits[1], splits[2], teacher)
@@ -69,6 +73,7 @@ class TrialData:
             "bank_background": self.bank.background,
             "bank_pixels": self.bank.pixels,
             "bank_present": self.bank.present,
+            "classes": torch.tensor(self.bank.classes),
             "pixel_mean": self.test.mean,
             "pixel_std": self.test.std,
             "whitening": self.test.whitening,

@@ -17,7 +17,7 @@ from orchestrator.plan import Plan
 from search_spaces import load_space
 from tests.conftest import TINY
 from trainables.arrays import is_intact, load_arrays, map_entry, only_maker
-from trainables.drafts import complete, draft_of, label_views, round_logits, split_views
+from trainables.drafts import complete, draft_of, label_views, pack_logits, split_views
 from trainables.prepare import prepare
 
 
@@ -46,7 +46,7 @@ def test_parts_labelled_in_any_order_make_the_entry_that_is_made_at_once(draft: 
     assert not entry.exists()
     assert "bank_logits" not in arrays
     parts = [(5, 8), (0, 1), (1, 5)]
-    complete(draft, entry, ((part, label_views(arrays, part, "float16")) for part in parts))
+    complete(draft, entry, ((part, label_views(arrays, part, {"label_format": "float16"})) for part in parts))
     assert not draft.exists()
     assert is_intact(entry)
     made, expected = load_arrays(key, draft.parent), load_arrays(key, tmp_path / "once")
@@ -108,19 +108,20 @@ def test_float16_rounds_within_its_bound() -> None:
     """|error| <= 2^-11 |t| in the normal range, 2^-25 below 2^-14."""
     rng = np.random.default_rng(0)
     logits = (rng.normal(size=10_000) * 10.0 ** rng.integers(-6, 4, 10_000)).astype(np.float32)
-    rounded, largest = round_logits(logits, "float16")
+    packed, largest = pack_logits(logits, label_format="float16")
+    rounded = packed["bank_logits"]
     error = np.abs(rounded.astype(np.float64) - logits)
     assert (error <= np.maximum(2.0**-11 * np.abs(logits), 2.0**-25)).all()
     assert largest == pytest.approx(error.max())
     assert largest > 0
-    assert round_logits(logits, "float32")[1] == 0
+    assert pack_logits(logits, label_format="float32")[1] == 0
 
 
 def test_a_logit_beyond_float16_is_refused_with_the_way_out() -> None:
     with pytest.raises(
         ValueError, match=r"fixed\.label_format: float16 ends at 65504, there is a logit of 70000; use float32"
     ):
-        round_logits(np.array([1.0, -7e4], dtype=np.float32), "float16")
+        pack_logits(np.array([1.0, -7e4], dtype=np.float32), label_format="float16")
 
 
 def test_the_number_format_is_part_of_what_a_trial_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,6 +33,8 @@ class LabelBank:
         background: (channels,) value of a blank pixel.
         pixels: (V, N, channels, H, W): the views, ready, where they are small enough to keep.
         present: (V, N): which images a view has; None: all.
+        kept: (V, N, k): the classes that `logits` (V, N, k) are of; None: all C.
+        n_classes: C, where only some classes have logits.
     """
 
     distilled: Split
@@ -40,6 +43,8 @@ class LabelBank:
     background: Tensor
     pixels: Tensor | None = None
     present: Tensor | None = None
+    kept: Tensor | None = None
+    n_classes: int | None = None
 
     @property
     def views(self) -> int:
@@ -49,7 +54,7 @@ class LabelBank:
     @property
     def classes(self) -> int:
         """C."""
-        return self.logits.shape[-1]
+        return self.n_classes or self.logits.shape[-1]
 
     def order(self, view: int, generator: torch.Generator) -> Tensor:
         """A random order of a view's images, on the device of the bank."""
@@ -67,8 +72,13 @@ class LabelBank:
             yield batch.contiguous(memory_format=torch.channels_last)
 
     def teacher_logits(self, view: int, order: Tensor) -> Tensor:
-        """(n, C) of a view, float32, in an order of its images."""
-        return self.logits[view % len(self.logits)][order].float()
+        """(n, C) of a view, float32, in an order of its images; -inf for a class that was left out."""
+        place = view % len(self.logits)
+        logits = self.logits[place][order].float()
+        if self.kept is None:
+            return logits
+        left_out = logits.new_full((len(logits), self.classes), -math.inf)
+        return left_out.scatter(1, self.kept[place][order].long(), logits)
 
     def hard(self, view: int, order: Tensor) -> Tensor:
         """Labels of a view in an order of its images: (n,), or (n, C) where images are mixed."""

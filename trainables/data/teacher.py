@@ -86,13 +86,23 @@ def make_teacher(name: str, shape: ModelShape, *, width: int, norm: str) -> Teac
     return Teacher([Member(network, name, width, norm)], shape, ones, 0 * ones)
 
 
-def load_teacher(paths: Sequence[Path], real: RealData, *, name: str | None, **constants: Sequence[float]) -> Teacher:
+def load_teacher(
+    paths: Sequence[Path],
+    real: RealData,
+    *,
+    name: str | None,
+    expert: int = 0,
+    epoch: int | None = None,
+    **constants: Sequence[float],
+) -> Teacher:
     """Teachers from checkpoints, in evaluation mode.
 
     Args:
         paths: Of checkpoints; several are an ensemble.
         real: Normalised data that they must fit.
         name: Of the network, where the keys do not tell.
+        expert: Of expert buffers.
+        epoch: Of expert buffers; None: the last.
         **constants: `mean` and `std` per channel that the teachers' pixels were normalised with; none: as `real`'s.
 
     Raises:
@@ -106,10 +116,9 @@ def load_teacher(paths: Sequence[Path], real: RealData, *, name: str | None, **c
             f"teacher: mean and std need one number per channel ({channels}), got {len(mean)}, {len(std)}."
         )
     shape = ModelShape(channels, real.classes, size)
-    members = [
-        Member(load_checkpoint(path, classes=real.classes, channels=channels, image_size=size, name=name), name)
-        for path in paths
-    ]
+    fit: dict[str, int] = {"classes": real.classes, "channels": channels, "image_size": size}
+    networks = [load_checkpoint(path, **fit, name=name, expert=expert, epoch=epoch) for path in paths]
+    members = [Member(network, name) for network in networks]
     return Teacher(members, shape, real.std / std, (real.mean - mean) / std).eval()
 
 
@@ -124,6 +133,7 @@ def train_teacher(  # noqa: PLR0913 (hyperparameters by name)
     batch_size: int,
     precision: str = "fp32",
     say: Callable[[str], None] = lambda text: None,
+    after_epoch: Callable[[int], None] = lambda epochs: None,
 ) -> nn.Module:
     """Train a network on real images with cross-entropy, AdamW and the multistep schedule.
 
@@ -137,6 +147,7 @@ def train_teacher(  # noqa: PLR0913 (hyperparameters by name)
         batch_size: Images per step; the last, smaller batch of an epoch is used too.
         precision: "fp32" or "bf16", of the forward pass.
         say: Told of every epoch that takes long.
+        after_epoch: Called with the number of epochs that the model has had, 0 to `epochs`.
 
     Returns:
         The model, in evaluation mode.
@@ -144,6 +155,7 @@ def train_teacher(  # noqa: PLR0913 (hyperparameters by name)
     optimizer = make_optimizer("adamw", model, lr=lr, weight_decay=0.0, momentum=None)
     schedule = make_schedule("multistep", optimizer, epochs=epochs)
     generator, device = make_generator("teacher batches", 0), next(model.parameters()).device
+    after_epoch(0)
     for epoch in range(epochs):
         started, total = time.monotonic(), torch.zeros(())
         for index in torch.randperm(len(train.labels), generator=generator).split(batch_size):
@@ -157,6 +169,7 @@ def train_teacher(  # noqa: PLR0913 (hyperparameters by name)
             optimizer.step()
             total += loss.detach().cpu() * len(index)
         schedule.step()
+        after_epoch(epoch + 1)
         if (took_s := time.monotonic() - started) > SLOW_EPOCH_S:
             say(f"teacher: epoch {epoch + 1} of {epochs}, loss {total / len(train):.3f}, {took_s:.0f} s")
     return model.eval()

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from torch import Tensor
-
+from trainables.experts import is_buffer
 from trainables.formats.folders import recognise_folder
 from trainables.formats.found import Found
 from trainables.formats.stores import recognise_store
@@ -50,13 +49,9 @@ def _in_file(path: Path) -> Found | None:
 
 def _experts(content: Any) -> Found | None:
     """A replay buffer: experts, their epochs, their parameters."""
-    levels = [content]
-    for _ in range(2):
-        if not isinstance(levels[-1], list) or not levels[-1] or not isinstance(levels[-1][0], list):
-            return None
-        levels.append(levels[-1][0])
-    if not all(isinstance(parameter, Tensor) for parameter in levels[-1]):
+    if not is_buffer(content):
         return None
+    levels = content, content[0], content[0][0]
     facts = dict(zip(("experts", "epochs", "parameters"), map(len, levels), strict=True))
     return Found(kind="checkpoint", format="expert-buffer", details=facts)
 

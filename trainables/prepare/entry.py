@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,11 +14,12 @@ from trainables.data.labels import with_pixels
 from trainables.drafts import (
     complete,
     draft_of,
-    label_format_of,
     label_views,
     needed_for_labels,
-    round_logits,
+    pack_logits,
+    packing_of,
     split_views,
+    write_about,
 )
 from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
@@ -26,6 +27,15 @@ from trainables.prepare.distilled import make_distilled
 from trainables.prepare.real import Say, load_real_data
 from trainables.prepare.teacher import load_or_train_teacher
 from trainables.trial import TrialData
+
+#: What a user of labels from a source would have to be sent, besides the images.
+_LABEL_FILES: Final[Mapping[str, Sequence[str]]] = {
+    "bank": ("bank_logits.npy", "bank_kept.npy"),
+    "stored": ("bank_logits.npy", "bank_kept.npy"),
+    "online": ("teacher.npy",),
+    "projector": ("projector.npy",),
+    "hard": (),
+}
 
 
 def prepare(
@@ -81,10 +91,13 @@ def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, n
     if teacher is not None and recipe["labels"] in ("bank", "online"):
         arrays["teacher"] = teacher.to_bytes()
     if "label_format" in recipe:
-        about["label_format"] = recipe["label_format"]
+        about |= {key: recipe[key] for key in ("label_format", "label_top_k") if key in recipe}
         logits = arrays.pop("bank_logits")
-        if recipe["labels"] != "bank":
-            arrays["bank_logits"], about["label_rounding"] = round_logits(logits, recipe["label_format"])
+        if recipe["labels"] == "stored":
+            how = {"label_format": recipe["label_format"], "top_k": recipe.get("label_top_k", 0)}
+            packed, about["label_rounding"] = pack_logits(logits, **how)
+            arrays |= packed
+    about["label_files"] = _LABEL_FILES[recipe["labels"]]
     about["distilled_pixels"] = distilled.images.numel()
     about |= {"n_distilled": len(distilled), "n_validation": len(real.validation), "n_test": len(real.test)}
     about |= {"classes": real.classes, "views": bank.views}
@@ -94,9 +107,9 @@ def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, n
 
 def _label(draft: Path, entry: Path) -> None:
     """Label a draft's views in this process."""
-    arrays, label_format = needed_for_labels(draft), label_format_of(draft)
+    arrays, packing = needed_for_labels(draft), packing_of(draft)
     parts = split_views(draft)
-    complete(draft, entry, ((part, label_views(arrays, part, label_format)) for part in parts))
+    complete(draft, entry, ((part, label_views(arrays, part, packing)) for part in parts))
 
 
 def _about(entry: Path) -> dict[str, Any]:
@@ -107,4 +120,4 @@ def _write_entry(entry: Path, arrays: Mapping[str, np.ndarray], about: Mapping[s
     with new_entry(entry) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
-        (folder / "about.json").write_text(json.dumps(about))
+        write_about(folder, about)

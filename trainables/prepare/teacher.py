@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ def load_or_train_teacher(
     if constants and real.test.whitening is not None:
         raise ValueError("teacher.mean: with pixel_space zca a teacher sees whitened pixels; leave mean and std out.")
     paths = [Path(file["path"]).expanduser() for file in wanted["weights"]]
-    say(f"teacher from {', '.join(map(str, paths))}")
-    teacher = load_teacher(paths, real, name=name, **constants).to(device())
-    return teacher, _accuracies(teacher, real)
+    at = {key: wanted[key] for key in ("expert", "epoch") if key in wanted}
+    say(f"teacher from {', '.join(map(str, paths))}" + "".join(f", {key} {value}" for key, value in at.items()))
+    teacher = load_teacher(paths, real, name=name, **at, **constants).to(device())
+    return teacher, _accuracies(teacher, real) | _epoch_of(wanted)
 
 
 def device() -> str:
@@ -51,14 +53,20 @@ def _accuracies(teacher: Teacher, real: RealData) -> dict[str, Any]:
     }
 
 
+def _epoch_of(wanted: Mapping[str, Any]) -> dict[str, int]:
+    return {"teacher_epoch": wanted["epoch"]} if "epoch" in wanted else {}
+
+
 def _trained_teacher(
     recipe: Mapping[str, Any], real: RealData, cache: Path, say: Say
 ) -> tuple[Teacher, dict[str, Any]]:
-    wanted = {name: recipe[name] for name in ("version", "teacher", "validation")}
+    """A teacher after its last epoch, or as it was after `epoch` of them (its checkpoints are then all kept)."""
+    settings = {key: value for key, value in recipe["teacher"].items() if key != "epoch"}
+    epoch, training = recipe["teacher"].get("epoch"), settings["train"]
+    wanted = {"version": recipe["version"], "teacher": settings, "validation": recipe["validation"]}
     wanted |= {key: value for key, value in recipe["data"].items() if key != "distilled"}
     wanted["whitened"] = real.test.whitening is not None
-    entry = cache / f"teacher-{data_key(wanted)}"
-    settings, training = recipe["teacher"], recipe["teacher"]["train"]
+    entry = cache / f"teacher-{data_key(wanted | ({'checkpoints': 'all'} if epoch is not None else {}))}"
     if not len(real.train):
         raise ValueError("teacher: there are no real training images (train/) to train it on; give weights.")
     shape = ModelShape(real.train.images.shape[1], real.classes, real.size)
@@ -66,11 +74,31 @@ def _trained_teacher(
     teacher = teacher.to(device())
     if not is_intact(entry):
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
-        train_teacher(real.train, teacher, Augmentation("dsa", real.flips), real.background, say=say, **training)
-        about = _accuracies(teacher, real)
-        with new_entry(entry) as folder:
-            torch.save(teacher.members[0].state_dict(), folder / "teacher.pt")
-            (folder / "about.json").write_text(json.dumps(about))
+        augmentation = Augmentation("dsa", real.flips)
+        train = partial(train_teacher, real.train, teacher, augmentation, real.background, say=say, **training)
+        about = _train(train, teacher, real, entry, keeps_all=epoch is not None)
         say(f"teacher: test accuracy {about['teacher_test_accuracy']:.4f}")
-    teacher.members[0].load_state_dict(torch.load(entry / "teacher.pt", map_location="cpu", weights_only=True))
-    return teacher.eval(), dict(json.loads((entry / "about.json").read_text()))
+    name = "teacher.pt" if epoch is None else f"teacher-{epoch}.pt"
+    teacher.members[0].load_state_dict(torch.load(entry / name, map_location="cpu", weights_only=True))
+    teacher.eval()
+    if epoch is not None:
+        return teacher, _accuracies(teacher, real) | _epoch_of(recipe["teacher"])
+    return teacher, dict(json.loads((entry / "about.json").read_text()))
+
+
+def _train(
+    train: Callable[..., Any], teacher: Teacher, real: RealData, entry: Path, *, keeps_all: bool
+) -> dict[str, Any]:
+    """Train a teacher and keep it, or it after every epoch; its accuracies."""
+    network = teacher.members[0]
+    with new_entry(entry) as folder:
+
+        def keep(epochs: int) -> None:
+            torch.save(network.state_dict(), folder / f"teacher-{epochs}.pt")
+
+        train(**({"after_epoch": keep} if keeps_all else {}))
+        if not keeps_all:
+            torch.save(network.state_dict(), folder / "teacher.pt")
+        about = _accuracies(teacher, real)
+        (folder / "about.json").write_text(json.dumps(about))
+    return about
