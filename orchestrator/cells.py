@@ -131,6 +131,8 @@ def _canonical_context(context: Mapping[str, Any], settings: SpaceSettings) -> t
     owners = {"momentum": fixed.optimizer}
     reasons = [f"{owners.get(name, fixed.student)} has no {name}" for name in dropped]
     idle = {name: why for name, why in _idle(settings).items() if name in context}
+    if fixed.labels != "projector":
+        idle |= {key: f"labels {fixed.labels} have no projector" for key in context if key.startswith("projector.")}
     return {**context, **dict.fromkeys([*dropped, *idle])}, [*reasons, *idle.values()]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.cells import Cell
 from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, Fixed, Teacher
+from search_spaces.settings import Data, Distilled, Fixed, Projector, Teacher
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 6
@@ -25,7 +25,9 @@ def recipe(cell: Cell) -> dict[str, Any]:
         "views": settings.fixed.views,
         "labels": settings.fixed.labels,
     }
-    if settings.fixed.labels in ("bank", "stored"):
+    if settings.fixed.labels == "projector":
+        made["projector"] = _projector_recipe(settings.projector)
+    if settings.fixed.labels in ("bank", "stored", "projector"):
         made["label_format"] = settings.fixed.label_format
         made |= {key: int(value) for key, value in cell.knobs.items() if key == "label_top_k"}
     distilled = settings.data.distilled
@@ -63,6 +65,15 @@ def _augmentation_recipe(fixed: Fixed) -> dict[str, Any]:
     if fixed.augment == "rrc":
         made["crop_area_min"] = fixed.crop_area_min
     return made | ({"mix_alpha": fixed.mix_alpha, "mix_prob": fixed.mix_prob} if fixed.mix != "none" else {})
+
+
+def _projector_recipe(projector: Projector) -> dict[str, Any]:
+    """Settings that have an effect, and files by content."""
+    made = projector.model_dump(exclude_none=True)
+    for key in {"weights", "text"} & made.keys():
+        made[key] = {"path": made[key], "content": file_hash(made[key])}
+    unused = ("width", "norm") if "weights" in made or "backbone" not in made else ()
+    return {key: value for key, value in made.items() if key not in unused}
 
 
 def _teacher_recipe(teacher: Teacher | None) -> dict[str, Any] | None:

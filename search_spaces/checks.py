@@ -12,10 +12,10 @@ from search_spaces.coherence import incoherences
 from search_spaces.domains import Domain, Value, parse_domain
 from search_spaces.errors import ConfigError, unknown
 from search_spaces.settings import Fixed, SpaceSettings
-from search_spaces.space import Arm, Nuisance, Space, axis_path, named_datasets, put
+from search_spaces.space import Arm, Nuisance, Space, axis_path, flatten, named_datasets, put
 from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
 
-_DOTTED: Final = ("data", "teacher", "validation")
+_DOTTED: Final = ("data", "teacher", "validation", "projector")
 DEFAULT_DRAWS: Final = 4
 MAX_DRAWS: Final = 1024
 TUNABLE: Final = ("lr", "weight_decay", "momentum", "batch_size", "width")
@@ -75,9 +75,11 @@ class _Checks:
     def _axes(self) -> dict[str, list[Any]]:
         """Checked axes by key, `loss` among them unchecked."""
         given = self.document.get("scientific")
-        axes = _flatten(given) if isinstance(given, Mapping) else {}
+        axes = flatten(given) if isinstance(given, Mapping) else {}
         if self.datasets:
             axes.setdefault("dataset", list(self.datasets))
+        if variants := self._variants():
+            axes.setdefault("variant", variants)
         if isinstance(given, Mapping) and "loss" not in axes:
             self.problems.append("scientific.loss: missing; give a list of losses, see `lossatlas losses`.")
         for key, values in axes.items():
@@ -87,12 +89,29 @@ class _Checks:
                 self._axis(key, values)
         return {key: values for key, values in axes.items() if isinstance(values, list)}
 
+    def _variants(self) -> list[str]:
+        """Names under `variants`, whose settings are checked as if each were a value of an axis."""
+        given = self.document.get("variants")
+        if not isinstance(given, Mapping) or not all(isinstance(keys, Mapping) for keys in given.values()):
+            return []  # pydantic has complained
+        for name, keys in given.items():
+            for key, value in flatten(keys).items():
+                if key not in Fixed.model_fields and key.split(".")[0] not in _DOTTED:
+                    self.problems.append(f"variants.{name}.{key}: {unknown(key, [*Fixed.model_fields])}")
+                elif key == "epochs" or not isinstance(value, str | int | float):
+                    self.problems.append(f"variants.{name}.{key}: a key of an axis with one value, got {value!r}.")
+                else:
+                    self._value(key, value, f"variants.{name}.{key}")
+        return [str(name) for name in given]
+
     def _axis(self, key: str, values: list[Any]) -> None:
-        if key == "dataset":
+        named = {"dataset": ("data", [*self.datasets]), "variant": ("variants", [*self.document.get("variants", ())])}
+        if key in named:
+            where, names = named[key]
             self.problems += [
-                f"scientific.dataset: {unknown(value, list(self.datasets), 'name')} Names are those of `data`."
+                f"scientific.{key}: {unknown(value, names, 'name')} Names are those of `{where}`."
                 for value in values
-                if value not in self.datasets
+                if value not in names
             ]
             return
         if key not in Fixed.model_fields and key.split(".")[0] not in _DOTTED:
@@ -281,14 +300,6 @@ def _canonical_name(loss: str) -> str:
 
 def _extremes(domain: Domain) -> list[Value]:
     return list(domain.arguments) if domain.kind == "choice" else [domain.at(0.0), domain.at(1 - 1e-9)]
-
-
-def _flatten(axes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Axes by dotted key; nested mappings (as --set makes them) are dotted keys too."""
-    flat: dict[str, Any] = {}
-    for key, value in axes.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _has(document: Mapping[str, Any], path: Sequence[str]) -> bool:

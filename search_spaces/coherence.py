@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from search_spaces.errors import unknown
 from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, SpaceSettings, Teacher
+from search_spaces.settings import Data, Distilled, Projector, SpaceSettings, Teacher
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
 from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
@@ -23,7 +23,8 @@ Axes = Mapping[str, Sequence[Any]]
 
 def incoherences(space: Space) -> list[str]:
     """Every problem between the settings of a space, of each of its datasets."""
-    varied = [key for key in space.axes if key == "dataset" or key.startswith(("data.", "teacher."))]
+    named = ("dataset", "variant")
+    varied = [key for key in space.axes if key in named or key.startswith(("data.", "teacher.", "projector."))]
     levels = [dict(zip(varied, at, strict=True)) for at in itertools.product(*(space.axes[key] for key in varied))]
     problems = [problem for level in levels for problem in _of_dataset(space, space.at(level))]
     return list(dict.fromkeys([*problems, *_of_training(space)]))
@@ -118,7 +119,7 @@ def _of_labels(space: Space, settings: SpaceSettings) -> Iterator[str]:
     """Labels come from somewhere, and losses can use them."""
     sources = space.axes.get("labels", [settings.fixed.labels])
     distilled = settings.data.distilled
-    needs_teacher = sorted({"bank", "online"} & set(sources))
+    needs_teacher = sorted({"bank", "online", "projector"} & set(sources))
     if settings.teacher is None and needs_teacher:
         yield f"teacher: missing; labels: {' and '.join(needs_teacher)} are a teacher's. Give one, or stored or hard."
     if settings.teacher is None and distilled.method == "rded":
@@ -126,7 +127,22 @@ def _of_labels(space: Space, settings: SpaceSettings) -> Iterator[str]:
     if "hard" in sources:
         for name in sorted({arm.loss for arm in space.arms} & set(LOGIT_LOSSES)):
             yield f"scientific.loss: {name} compares logits, which labels: hard do not have; leave it out."
+    if "projector" in sources:
+        yield from _of_projector(settings.projector)
     yield from _of_stored(space, settings, stored="stored" in sources)
+
+
+def _of_projector(projector: Projector) -> Iterator[str]:
+    """Its files are there, and belong to a backbone."""
+    for key in ("weights", "text"):
+        path = getattr(projector, key)
+        try:
+            if path is not None:
+                file_hash(path)
+        except (ValueError, OSError) as err:
+            yield f"projector.{key}: {err}"
+        if path is not None and projector.backbone is None:
+            yield f"projector.{key}: belongs to a backbone; give projector.backbone."
 
 
 def _of_stored(space: Space, settings: SpaceSettings, *, stored: bool) -> Iterator[str]:

@@ -14,6 +14,7 @@ from search_spaces.settings import (
     Distilled,
     EarlyStopping,
     Fixed,
+    Projector,
     Resources,
     SpaceSettings,
     Teacher,
@@ -32,7 +33,7 @@ fixed. `lossatlas plan FILE` checks it, shows what it asks for, and trains nothi
 
 - `scientific.loss` is a list of losses (`lossatlas losses`). An entry may be an arm of its own:
   `{kl_t20: {loss: kl, temperature: 20, scale_t2: false}}`; its knobs replace the axes and fixed values.
-- A loss knob (temperature, refinement, smoothing, scale_t2, ce_weight) applies only where the loss has it.
+- A loss knob (temperature, refinement, smoothing, scale_t2, ce_weight, label_temperature, ...) applies only where the loss has it.
   Combinations that are the same training are trained once, whatever they are called.
 - A nuisance factor has a domain in Ray Tune's words: a list is a choice; `{uniform: [low, high]}`,
   `{loguniform: [low, high]}`, `{randint: [low, high]}` (high excluded), `{quniform: [low, high, q]}`. It may depend on
@@ -41,6 +42,8 @@ fixed. `lossatlas plan FILE` checks it, shows what it asks for, and trains nothi
   ones stay when their number is raised.
 - `data` may be a mapping of names, `data: {small: {real: ..., distilled: ...}, large: {...}}`: then `dataset` is an
   axis (all names, unless `scientific.dataset` lists some), and `teacher` may be a mapping of the same names.
+- `variants` names combinations that are no product of axes: `variants: {full: {views: 100}, few: {views: 10, label_top_k: 3}}`
+  makes `variant` an axis with the levels `full` and `few`.
 - `distilled: PATH` reads a distilled set; what its file cannot tell (see `lossatlas inspect`) is stated by the keys
   below, or in a file `lossatlas.yaml` beside it.
 - Numbers may be fractions (`1/11`). `--set KEY=VALUE` changes a key from the command line; `--set KEY=null` removes it.
@@ -52,6 +55,7 @@ SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "`data.distilled`": ("data.distilled.", Distilled),
     "`teacher`": ("teacher.", Teacher),
     "`teacher.train`": ("teacher.train.", TeacherTraining),
+    "`projector`": ("projector.", Projector),
     "`fixed`": ("fixed.", Fixed),
     "`early_stopping`": ("early_stopping.", EarlyStopping),
     "`validation`": ("validation.", Validation),

@@ -14,7 +14,13 @@ from search_spaces.checks import check_document
 from search_spaces.errors import ConfigError
 from search_spaces.space import Space, named_datasets, put
 
-_PATH_AXES: Final = ("data.distilled.path", "data.distilled.label_store", "data.root")
+_PATH_AXES: Final = (
+    "data.distilled.path",
+    "data.distilled.label_store",
+    "data.root",
+    "projector.weights",
+    "projector.text",
+)
 MOST_BYTES: Final = 1_000_000
 MOST_VALUES: Final = 100_000
 _HERE: Final = Path(__file__).parent
@@ -57,6 +63,9 @@ def _with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(axes, dict):
         for key in set(_PATH_AXES) & set(axes):
             axes[key] = [_absolute(value) for value in axes[key]] if isinstance(axes[key], list) else axes[key]
+    projector = document.get("projector")
+    if isinstance(projector, dict):
+        projector |= {key: _absolute(projector[key]) for key in ("weights", "text") if key in projector}
     for one in [each["data"] for each in named.values()] or [data]:
         _absolute_data(one)
     if named and isinstance(teacher, dict) and set(teacher) == set(named):

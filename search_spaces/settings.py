@@ -83,7 +83,8 @@ class Fixed(Settings):
     labels: Annotated[str, OneOf(LABELS)] = Field(
         "bank",
         description="Where soft labels come from: the teacher on each view, once (bank) or inside the trial (online); "
-        "stored with the distilled set; hard labels only (soft targets are smoothed hard labels).",
+        "stored with the distilled set; a small network fitted to the teacher (projector); hard labels only (soft targets "
+        "are smoothed hard labels).",
     )
     label_format: Literal["float16", "float32"] = Field(
         "float16",
@@ -224,6 +225,33 @@ def _spelled_out(teacher: object) -> object:
     return {"weights": teacher} if isinstance(teacher, list) else teacher
 
 
+class Projector(Settings):
+    """A small network that says the teacher's labels from the images, so that they need not be stored (arXiv:2408.08201)."""
+
+    backbone: Annotated[str, Network()] | None = Field(
+        None,
+        description="Network whose frozen features it uses: timm/NAME or one of ours; none: the teacher's own trunk, whose "
+        "bytes then count as label bytes.",
+    )
+    weights: str | None = Field(
+        None, description="The backbone's weights, a file; none: random ones from a seed, which cost no bytes either."
+    )
+    width: PositiveInt = Field(64, description="Channels per convolution of a convnet backbone without weights.")
+    norm: Annotated[str, OneOf(NORMS)] = Field("instance", description="Its normalisation layer.")
+    image_size: PositiveInt | None = Field(
+        None,
+        description="Side to which images are brought for it; none: as its weights were trained, else as they are.",
+    )
+    rank: PositiveInt = Field(4, description="Of the update of each of its layers and of the head (LoRA).")
+    text: str | None = Field(
+        None, description="Embeddings of the classes' names (C, D), a file (.pt, .npy): what the head is at first."
+    )
+    epochs: Annotated[int, Field(ge=0)] = Field(
+        10, description="Passes over all views when it is fitted to the teacher's logits; 0: the head alone, exactly."
+    )
+    lr: Positive = Field(3e-3, description="Learning rate of AdamW.")
+
+
 class Validation(Settings):
     """The split that settings are chosen on."""
 
@@ -268,6 +296,12 @@ class SpaceSettings(Settings):
     data: Data = Field(description="Real data and the distilled set.")
     teacher: Annotated[Teacher, BeforeValidator(_spelled_out)] | None = Field(
         None, description="The network whose logits are the soft labels; none with stored or hard labels."
+    )
+    projector: Projector = Field(Projector(), description="With labels: projector, what says them.")
+    variants: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Named combinations of settings, `{NAME: {KEY: VALUE}}` with the keys of axes; the axis `variant` "
+        "takes each in turn (all names, unless `scientific.variant` lists some).",
     )
     scientific: dict[str, Any] = Field(
         description="Axes of the landscape: `loss`, any key of `fixed`, or a dotted key such as data.distilled.ipc."

@@ -94,7 +94,10 @@ class Space:
         document = self.settings.model_dump(by_alias=True)
         document |= self.datasets.get(str(context.get("dataset")), {})
         for key, value in context.items():
-            if key != "dataset":
+            if key == "variant":
+                for inner, setting in flatten(self.settings.variants[str(value)]).items():
+                    put(document, axis_path(inner), setting)
+            elif key != "dataset":
                 put(document, axis_path(key), value)
         return SpaceSettings.model_validate(document)
 
@@ -115,6 +118,14 @@ def named_datasets(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         str(name): {"data": value} | ({"teacher": teachers[name]} if teachers else {}) for name, value in data.items()
     }
+
+
+def flatten(keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; nested mappings (as --set makes them) are dotted keys too."""
+    flat: dict[str, Any] = {}
+    for key, value in keys.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def axis_path(key: str) -> tuple[str, ...]:

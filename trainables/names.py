@@ -55,7 +55,7 @@ MIXES: Final = ("none", "cutmix", "mixup")
 HOST_LOST: Final = "the process that trains the trials of this device was lost"
 #: How a network is executed; see `trainables.engine`.
 ENGINES: Final = ("eager", "compiled", "grouped")
-LABELS: Final = ("bank", "online", "stored", "hard")
+LABELS: Final = ("bank", "online", "stored", "hard", "projector")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
 RESNET_NORMS: Final = ("batch", "instance")
 #: Groups of norm `group`.

@@ -26,11 +26,11 @@ def make_bank(
         return _stored_bank(recipe, real, distilled, about)
     augmentation = Augmentation(flips=real.flips, **recipe["augment"])
     parameters = draw_views(augmentation, n, size, views=recipe["views"], seed=recipe["data_seed"])
-    if recipe["labels"] == "bank" and teacher is None:
-        raise ValueError("teacher: missing; labels: bank are a teacher's logits.")
+    if recipe["labels"] in ("bank", "projector") and teacher is None:
+        raise ValueError(f"teacher: missing; labels: {recipe['labels']} are a teacher's logits.")
     if recipe["labels"] == "stored":
         logits = _stored_logits(about)[None]
-    elif recipe["labels"] in ("bank", "online"):
+    elif recipe["labels"] != "hard":
         logits = torch.zeros(1, 0, real.classes)
     else:
         logits = torch.zeros(1, n, real.classes)

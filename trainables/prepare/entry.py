@@ -24,6 +24,7 @@ from trainables.drafts import (
 from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
 from trainables.prepare.distilled import make_distilled
+from trainables.prepare.projector import project_labels
 from trainables.prepare.real import Say, load_real_data
 from trainables.prepare.teacher import load_or_train_teacher
 from trainables.trial import TrialData
@@ -93,6 +94,10 @@ def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, n
     if "label_format" in recipe:
         about |= {key: recipe[key] for key in ("label_format", "label_top_k") if key in recipe}
         logits = arrays.pop("bank_logits")
+        if recipe["labels"] == "projector":
+            assert teacher is not None
+            labels, facts = project_labels(recipe, real, teacher, bank, say)
+            arrays, about = arrays | labels, about | facts
         if recipe["labels"] == "stored":
             how = {"label_format": recipe["label_format"], "top_k": recipe.get("label_top_k", 0)}
             packed, about["label_rounding"] = pack_logits(logits, **how)
