@@ -46,7 +46,8 @@ class Fixed(Settings):
     weight_decay: NonNegative = Field(0.0, description="Weight decay; decoupled in adamw, coupled in sgd.")
     momentum: Fraction = Field(0.9, description="Momentum of sgd; adamw has none.")
     schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
-        "multistep", description="Learning rate over time; multistep is x 0.2 at 2/3 and 5/6 of the epochs."
+        "multistep",
+        description="Learning rate over time; multistep is x 0.2 at 2/3 and 5/6 of the epochs, step_half x 0.1 at half.",
     )
     temperature: Positive = Field(1.0, description="T of losses on probabilities.")
     refinement: Fraction = Field(0.0, description="w: share of the smoothed hard label in the soft target.")

@@ -23,7 +23,7 @@ _TIMM_WITHOUT_MOMENTUM: Final = tuple(
 )
 OPTIMIZERS: Final = ("adamw", "sgd", *sorted(_TIMM_WITH_MOMENTUM + _TIMM_WITHOUT_MOMENTUM))
 MOMENTUM_OPTIMIZERS: Final = ("sgd", *_TIMM_WITH_MOMENTUM)
-SCHEDULES: Final = ("multistep", "cosine", "half_cosine", "linear", "constant")
+SCHEDULES: Final = ("multistep", "step_half", "cosine", "half_cosine", "linear", "constant")
 #: Depth of the convnets.
 CONVNETS: Final[Mapping[str, int]] = {f"convnet{depth}": depth for depth in range(2, 7)}
 #: Networks by name; besides them any torchvision/NAME and timm/NAME.

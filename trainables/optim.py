@@ -54,6 +54,7 @@ def _multistep(epoch: int, epochs: int) -> float:
 #: Share of the full rate in an epoch, counted from 0 of `epochs`.
 _SCHEDULES: Final[Mapping[str, Callable[[int, int], float]]] = {
     "multistep": _multistep,
+    "step_half": lambda epoch, epochs: 0.1 if epoch >= max(1, epochs // 2) else 1.0,  # DC, MTT, the DD Challenge
     "cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / epochs)) / 2,
     "half_cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / epochs / 2)) / 2,  # RDED: ends at a half
     "linear": lambda epoch, epochs: 1 - epoch / epochs,
