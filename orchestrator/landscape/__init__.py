@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestrator.landscape.anova import effects
     from orchestrator.landscape.comparisons import compare, compare_tables
+    from orchestrator.landscape.labels import edit_curve, label_costs, pareto_front, storage_front
     from orchestrator.landscape.pooled import pooled_iqm
     from orchestrator.landscape.power import minimum_detectable_effect
+    from orchestrator.landscape.scaling import fit_power_law, hard_label_worth, scaling_laws
     from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity, tunability
     from orchestrator.landscape.stopping import early_stopping_safety
     from orchestrator.landscape.tuning import boundary_flags, equal_search, robustness, tuning_curve
@@ -25,24 +27,33 @@ __all__ = [
     "compare",
     "compare_tables",
     "early_stopping_safety",
+    "edit_curve",
     "effects",
     "equal_search",
     "factor_drops",
+    "fit_power_law",
+    "hard_label_worth",
+    "label_costs",
     "minimum_detectable_effect",
+    "pareto_front",
     "pooled_iqm",
     "rank_stability",
     "ranking",
     "read_table",
     "robustness",
+    "scaling_laws",
     "sensitivity",
+    "storage_front",
     "tunability",
     "tuning_curve",
 ]
 _HOME = {
     "comparisons": ("compare", "compare_tables"),
     "anova": ("effects",),
+    "labels": ("edit_curve", "label_costs", "pareto_front", "storage_front"),
     "pooled": ("pooled_iqm",),
     "power": ("minimum_detectable_effect",),
+    "scaling": ("fit_power_law", "hard_label_worth", "scaling_laws"),
     "spread": ("factor_drops", "rank_stability", "sensitivity", "tunability"),
     "stopping": ("early_stopping_safety",),
     "tuning": ("boundary_flags", "equal_search", "robustness", "tuning_curve"),

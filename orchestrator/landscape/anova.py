@@ -14,9 +14,8 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from orchestrator.landscape.values import CONFIDENCE, confirmed
+from orchestrator.landscape.values import confirmed, jackknife
 
 _COLUMNS: Final = ("term", "variance", "share", "low", "high")
 
@@ -167,11 +166,8 @@ def _shares(variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 def _jackknife(values: np.ndarray, terms: Sequence[_Term], shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of the shares; NaN with fewer than 3 replicates."""
-    r = values.shape[1]
     enough = (~np.isnan(values)).sum(axis=1).min() > 1  # leaving one out must leave every cell something
-    if r < 3 or not enough:
+    if not enough:
         return np.full(len(shares), np.nan), np.full(len(shares), np.nan)
-    without = np.array([_shares(*_variances(np.delete(values, i, axis=1), terms)) for i in range(r)])
-    error = np.sqrt((r - 1) / r * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, r - 1) * error
-    return np.clip(shares - half, 0, 1), np.clip(shares + half, 0, 1)
+    low, high = jackknife(values, lambda part: _shares(*_variances(part, terms)), shares)
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)

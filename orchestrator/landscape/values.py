@@ -7,7 +7,7 @@ arms that own the same cells; a context is one combination of the factors that n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -156,7 +156,7 @@ def arm_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFra
                 continue
             best = group.iloc[[int(group.validation.fillna(-1).to_numpy().argmax())]]
             used = best if is_tuned else group
-            x = _by_replicate(confirm[confirm.cell.isin(used.cell)], metric)
+            x = by_replicate(confirm[confirm.cell.isin(used.cell)], metric)
             mean, low, high = mean_interval(x.to_numpy())
             name = used.cell.iloc[0] if len(used) == 1 else f"mean of {len(used)} cells"
             row = {"level": level, **dict(zip(contexts, key, strict=True)), "cell": name, "members": tuple(used.cell)}
@@ -181,27 +181,51 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     if arms.empty:
         return pd.DataFrame(columns=[*columns, "behind", "behind_low", "behind_high"])
     rows = confirmed(table)
-    by_replicate = {
+    values_of = {
         str(level): pd.concat(
-            [_by_replicate(rows[rows.cell.isin(members)], metric) for members in g.members], axis=1, join="inner"
+            [by_replicate(rows[rows.cell.isin(members)], metric) for members in g.members], axis=1, join="inner"
         ).mean(axis=1)
         for level, g in arms.groupby("level")
     }
     n_cells, n_contexts = arms.groupby("level").cells.sum(), arms.groupby("level").size()
     values = [
         (level, *mean_interval(x.to_numpy()), len(x), n_contexts[level], n_cells[level])
-        for level, x in by_replicate.items()
+        for level, x in values_of.items()
     ]
     ranked = pd.DataFrame(values, columns=columns)
     ranked = ranked.sort_values(["contexts", "mean"], ascending=False, ignore_index=True)
-    best = by_replicate[ranked.level[0]]
-    behind = [mean_interval((best - by_replicate[level]).dropna().to_numpy()) for level in ranked.level]
+    best = values_of[ranked.level[0]]
+    behind = [mean_interval((best - values_of[level]).dropna().to_numpy()) for level in ranked.level]
     ranked[["behind", "behind_low", "behind_high"]] = behind
     ranked.loc[ranked.contexts < ranked.contexts.max(), ["behind", "behind_low", "behind_high"]] = math.nan
     return ranked
 
 
-def _by_replicate(rows: pd.DataFrame, metric: str) -> pd.Series:
+def jackknife(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], whole: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals of statistics by leaving out one replicate at a time, with Student's t.
+
+    Args:
+        values: (cells, R).
+        statistic: Of such values, (m,).
+        whole: The statistics of all of them.
+
+    Returns:
+        (low, high), (m,) each; NaN with fewer than 3 replicates.
+
+    Source: Efron and Tibshirani 1993, chapter 11.
+    """
+    r = values.shape[1]
+    if r < 3:
+        return np.full(len(whole), np.nan), np.full(len(whole), np.nan)
+    without = np.array([statistic(np.delete(values, i, axis=1)) for i in range(r)])
+    error = np.sqrt((r - 1) / r * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, r - 1) * error
+    return whole - half, whole + half
+
+
+def by_replicate(rows: pd.DataFrame, metric: str) -> pd.Series:
     """Mean over cells of each replicate that all of them have."""
     groups = rows.groupby("replicate")[metric]
     return groups.mean()[groups.size() == rows.cell.nunique()]

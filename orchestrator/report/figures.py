@@ -14,15 +14,17 @@ from plotly.subplots import make_subplots
 from orchestrator.landscape.values import arm_values, cell_values, ranking, selected_for
 from orchestrator.report.html import context_name
 
-_INK = "#8a8f98"  # readable on white and on near-black
+INK = "#8a8f98"  # readable on white and on near-black
 _GRID = "rgba(138, 143, 152, 0.25)"
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol, colour-blind safe
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol, colour-blind safe
 _DASHES = ("solid", "dash", "dot")  # when there are more lines than colours
 _SYMBOLS = ("diamond-open", "square-open", "triangle-up-open", "cross-open", "star-open", "pentagon-open")
-_SCALE = "Viridis"
+SCALE = "Viridis"
 #: A logarithmic axis has no 0; an error of 0 is drawn here, in %.
 _LEAST_ERROR = 0.05
 PANELS_PER_ROW = 3
+#: What is further below the median than this many times the best is above it is off an axis.
+FAR_BELOW = 10
 
 
 def ranking_figure(table: pd.DataFrame) -> go.Figure:
@@ -33,40 +35,60 @@ def ranking_figure(table: pd.DataFrame) -> go.Figure:
         go.Scatter(
             x=100 * ranked["mean"],
             y=ranked.level.map(escape),
-            error_x={"array": 100 * (ranked.high - ranked["mean"]), "color": _INK},
+            error_x={"array": 100 * (ranked.high - ranked["mean"]), "color": INK},
             mode="markers",
-            marker={"size": 12, "color": _COLOURS[0]},
+            marker={"size": 12, "color": COLOURS[0]},
             name="mean over contexts",
             customdata=ranked[["low", "high", "n", "cells"]].to_numpy() * [100, 100, 1, 1],
             hovertemplate="%{y}: %{x:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}], "
             "n = %{customdata[2]}, %{customdata[3]} cells searched<extra></extra>",
         )
     )
-    for number, (key, group) in enumerate(_by_context(arms, contexts) if contexts else []):
+    for number, (key, group) in enumerate(by_context(arms, contexts) if contexts else []):
         figure.add_scatter(
             x=100 * group["mean"],
             y=group.level.map(escape),
             mode="markers",
-            error_x={"array": 100 * (group.high - group["mean"]), "color": _INK, "thickness": 1, "width": 3},
-            marker={"size": 8, "symbol": _SYMBOLS[number % len(_SYMBOLS)], "color": _COLOURS[1 + number % 6]},
+            error_x={"array": 100 * (group.high - group["mean"]), "color": INK, "thickness": 1, "width": 3},
+            marker={"size": 8, "symbol": _SYMBOLS[number % len(_SYMBOLS)], "color": COLOURS[1 + number % 6]},
             name=escape(context_name(key)),
             customdata=group[["cell"]],
             hovertemplate="%{y}: %{x:.2f} %<br>%{customdata[0]}<extra></extra>",
         )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title="test accuracy, % (95 % t interval over replicates)")
-    return _styled(figure, height=120 + 40 * len(ranked))
+    return styled(figure, height=120 + 40 * len(ranked))
+
+
+def settings_figure(arms: pd.DataFrame, contexts: Sequence[str]) -> go.Figure:
+    """One arm's contexts by test accuracy, best first, with intervals."""
+    arms = arms.sort_values("mean", ascending=False)
+    figure = go.Figure(
+        go.Scatter(
+            x=100 * arms["mean"],
+            y=[escape(context_name(key, contexts)) for key in arms[list(contexts)].itertuples(index=False)],
+            error_x={"array": 100 * (arms.high - arms["mean"]), "color": INK},
+            mode="markers",
+            marker={"size": 10, "color": COLOURS[0]},
+            customdata=arms[["cell", "n"]],
+            hovertemplate="%{customdata[0]}<br>%{x:.2f} %, n = %{customdata[1]}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(title="test accuracy, % (95 % t interval over replicates)")
+    return styled(figure, height=120 + 26 * len(arms)).update_layout(margin={"l": 160})
 
 
 def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
-    """Temperature x refinement, one panel per loss and context, all on one colour scale; None without these knobs."""
+    """Temperature x refinement, one panel per loss and context, all on one colour scale; None where neither varies."""
     values = cell_values(table)
     knobs = [k for k in ("temperature", "refinement") if k in values and values[k].notna().any()]
-    if not knobs:
+    within = ["loss", *table.attrs.get("contexts", [])]
+    if not knobs or values.groupby(within, dropna=False)[knobs].nunique().to_numpy().max() < 2:
         return None
     values = values[values[knobs].notna().any(axis=1)]
     contexts = list(table.attrs.get("contexts", []))
-    rows = _by_context(values, contexts)
+    rows = by_context(values, contexts)
     losses = list(values.loss.drop_duplicates())
     figure = make_subplots(
         rows=len(rows),
@@ -87,8 +109,8 @@ def heatmap_figure(table: pd.DataFrame) -> go.Figure | None:
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_xaxes(title="T", row=len(rows))
     low, high = colour_range(100 * values["mean"].dropna())
-    figure.update_layout(coloraxis={"colorscale": _SCALE, "cmin": low, "cmax": high, "colorbar": {"title": "test, %"}})
-    return _styled(figure, height=120 + 180 * len(rows))
+    figure.update_layout(coloraxis={"colorscale": SCALE, "cmin": low, "cmax": high, "colorbar": {"title": "test, %"}})
+    return styled(figure, height=120 + 180 * len(rows))
 
 
 def colour_range(values: pd.Series) -> tuple[float, float]:
@@ -97,6 +119,15 @@ def colour_range(values: pd.Series) -> tuple[float, float]:
         return 0.0, 100.0
     low = max(values.min(), 4 * values.median() - 3 * values.max())
     return float(min(low, values.max())), float(values.max())
+
+
+def accuracy_range(means: pd.Series) -> tuple[float, float]:
+    """Ends of an axis of accuracies, in %: a few far below the rest must not press all others together."""
+    percents = 100 * means.dropna()
+    low, high, middle = percents.min(), percents.max(), percents.median()
+    low = max(low, middle - FAR_BELOW * (high - middle)) if high > middle else low
+    spare = max(0.2, (high - low) / 10)
+    return float(low - spare), float(high + spare)
 
 
 def _heatmap(cells: pd.DataFrame) -> go.Heatmap:
@@ -130,7 +161,7 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
     """Validation error against a nuisance factor in `tune`, one line per arm (its representing cell), one panel per context."""
     arms = arm_values(table)
     contexts = list(table.attrs.get("contexts", []))
-    panels = _by_context(arms, contexts)
+    panels = by_context(arms, contexts)
     columns = min(len(panels), PANELS_PER_ROW)
     rows = math.ceil(len(panels) / columns)
     figure = make_subplots(
@@ -147,7 +178,7 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
         place = {"row": 1 + number // columns, "col": 1 + number % columns}
         for row in group.to_dict("records"):
             draws = tune[tune.cell == row["cell"]].sort_values(factor)
-            colour = _COLOURS[levels.index(row["level"]) % len(_COLOURS)]
+            colour = COLOURS[levels.index(row["level"]) % len(COLOURS)]
             for trace in _profile(draws, factor, row["level"], colour, chosen.get(row["cell"])):
                 figure.add_trace(trace.update(showlegend=bool(trace.showlegend) and number == 0), **place)
     if (tune[factor] > 0).all():
@@ -157,10 +188,10 @@ def profile_figure(table: pd.DataFrame, factor: str, levels: Sequence[str]) -> g
         figure.update_xaxes(title=factor, row=rows)
     figure.update_yaxes(type="log", dtick="D2", autorange="reversed")
     figure.update_yaxes(title="validation error, %", col=1)
-    return _styled(figure, height=140 + 300 * rows)
+    return styled(figure, height=140 + 300 * rows)
 
 
-def _by_context(frame: pd.DataFrame, contexts: Sequence[str]) -> list[tuple[Any, pd.DataFrame]]:
+def by_context(frame: pd.DataFrame, contexts: Sequence[str]) -> list[tuple[Any, pd.DataFrame]]:
     """Rows of each context; a factor that has no effect somewhere is a context's value too."""
     return list(frame.groupby(list(contexts), sort=False, dropna=False)) if contexts else [((), frame)]
 
@@ -203,13 +234,13 @@ def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
     for number, level in enumerate(levels):
         mine = curves[curves.level == level]
         figure.add_traces(list(_band(mine.epoch, _error(mine.low), _error(mine.high), level, number)))
-        line = _line(number)
+        line = line_style(number)
         figure.add_scatter(
             x=mine.epoch, y=_error(mine["mean"]), mode="lines", line=line, name=escape(level), legendgroup=level
         )
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="validation error, %", type="log", dtick="D2", autorange="reversed")
-    return _styled(figure, height=440)
+    return styled(figure, height=440)
 
 
 def effects_figure(cells: pd.DataFrame) -> go.Figure:
@@ -223,12 +254,12 @@ def effects_figure(cells: pd.DataFrame) -> go.Figure:
             x=100 * cells.share,
             y=cells.term,
             orientation="h",
-            marker={"color": _COLOURS[0]},
+            marker={"color": COLOURS[0]},
             error_x={
                 "array": 100 * (cells.high - cells.share),
                 "arrayminus": 100 * (cells.share - cells.low),
                 "symmetric": False,
-                "color": _INK,
+                "color": INK,
             },
             customdata=100 * cells[["low", "high"]].to_numpy(),
             hovertemplate="%{y}: %{x:.1f} % [%{customdata[0]:.1f}, %{customdata[1]:.1f}]<extra></extra>",
@@ -236,7 +267,7 @@ def effects_figure(cells: pd.DataFrame) -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title="share of the variance between cells, %")
-    figure = _styled(figure, height=120 + 28 * len(cells))
+    figure = styled(figure, height=120 + 28 * len(cells))
     return figure.update_layout(margin={"l": 220})
 
 
@@ -257,7 +288,7 @@ def tuning_figure(curve: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
             mode="lines+markers",
             name=escape(level),
             legendgroup=level,
-            line=_line(number),
+            line=line_style(number),
             customdata=100 * mine[["low", "high"]].to_numpy(),
             hovertemplate="%{x} draws: %{y:.2f} % [%{customdata[0]:.2f}, %{customdata[1]:.2f}]",
         )
@@ -265,7 +296,7 @@ def tuning_figure(curve: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
     if len(curve) and curve.draws.max() > 10:
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(title="expected best validation accuracy, %")
-    return _styled(figure, height=440)
+    return styled(figure, height=440)
 
 
 def _error(accuracy: pd.Series) -> pd.Series:
@@ -277,14 +308,14 @@ def _band(x: pd.Series, low: pd.Series, high: pd.Series, level: str, number: int
     """The area between two lines, two traces, in the colour of arm `number`."""
     quiet = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": level}
     yield go.Scatter(x=x, y=high, **quiet)
-    fill = _faint(_COLOURS[number % len(_COLOURS)])
+    fill = _faint(COLOURS[number % len(COLOURS)])
     yield go.Scatter(x=x, y=low, fill="tonexty", fillcolor=fill, **quiet)
 
 
-def _line(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     """How the line of arm number `number` looks: by colour, then by dash."""
-    dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
-    return {"color": _COLOURS[number % len(_COLOURS)], "width": 2, "dash": dash}
+    dash = _DASHES[number // len(COLOURS) % len(_DASHES)]
+    return {"color": COLOURS[number % len(COLOURS)], "width": 2, "dash": dash}
 
 
 def _faint(colour: str) -> str:
@@ -292,12 +323,13 @@ def _faint(colour: str) -> str:
     return f"rgba({red}, {green}, {blue}, 0.15)"
 
 
-def _styled(figure: go.Figure, *, height: int) -> go.Figure:
+def styled(figure: go.Figure, *, height: int) -> go.Figure:
+    """As all figures of the page look."""
     figure.update_layout(
         height=height,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": _INK, "family": "system-ui, sans-serif", "size": 13},
+        font={"color": INK, "family": "system-ui, sans-serif", "size": 13},
         margin={"l": 60, "r": 40, "t": 40, "b": 50},
         legend={"orientation": "h", "yanchor": "top", "y": -70 / max(1, height - 90)},
     )

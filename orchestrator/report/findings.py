@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import pandas as pd
 
 from orchestrator.landscape.anova import effects
 from orchestrator.landscape.comparisons import compare
+from orchestrator.landscape.labels import storage_front
 from orchestrator.landscape.landscape import Landscape
+from orchestrator.landscape.scaling import PowerLaw, scaling_laws
 from orchestrator.landscape.spread import rank_stability, sensitivity, tunability
 from orchestrator.landscape.tuning import equal_search, robustness, tuning_curve
 from orchestrator.landscape.values import arm_values, ranking
 from orchestrator.report.html import context_name
+from trainables.config import KNOBS
+
+#: The axis of images per class.
+IPC: Final = "data.distilled.ipc"
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,19 @@ class Findings:
         return tuning_curve(self.table)
 
     @cached_property
+    def scaling(self) -> dict[tuple[str, ...], PowerLaw]:
+        """Power laws over images per class, where those were varied; see `scaling_laws`."""
+        return scaling_laws(self.table, IPC) if IPC in self.table.attrs.get("contexts", []) else {}
+
+    @cached_property
+    def storage(self) -> pd.DataFrame:
+        """See `storage_front`."""
+        return storage_front(self.landscape)
+
+    @cached_property
     def effects(self) -> pd.DataFrame | str:
         """Functional ANOVA over the loss, its knobs and the contexts; or why there is none."""
-        knobs = [k for k in ("temperature", "refinement", "smoothing", "scale_t2", "ce_weight") if k in self.table]
+        knobs = [k for k in KNOBS if k in self.table]
         spanned = [name for name in knobs if self.table[name].nunique() > 1]
         try:
             return effects(self.table, ["loss", *spanned, *self.table.attrs.get("contexts", [])])

@@ -21,6 +21,8 @@ MOST_CONTEXTS: Final = 4
 
 def headline(found: Findings) -> str:
     """The outcome in a few sentences."""
+    if len(found.ranked) == 1 and len(found.arms) > 1:
+        return _of_one_arm(found)
     landscape, ranked = found.landscape, found.ranked[found.ranked.contexts == found.ranked.contexts.max()]
     best, worst = ranked.iloc[0], ranked.iloc[-1]
     at = _on_what(landscape) + _at(landscape)
@@ -36,6 +38,25 @@ def headline(found: Findings) -> str:
         behind = [f"{html.escape(r['level'])} ({points(r['behind'])} points behind)" for r in tied]
         text += f" Not found to differ from the best (sign-flip test, Holm, 5 %): {', '.join(behind)}."
     return text + _explained(found) + _how_much_was_rate(found)
+
+
+def _of_one_arm(found: Findings) -> str:
+    """The outcome where the loss does not vary, but its contexts do."""
+    names = list(found.table.attrs["contexts"])
+    arms = found.arms.sort_values("mean").to_dict("records")
+    worst, best = (
+        f"{percent(a['mean'])} ({html.escape(context_name([a[n] for n in names], names))})" for a in (arms[0], arms[-1])
+    )
+    seeds = int(found.ranked.n.iloc[0])
+    text = f"With the loss {html.escape(str(found.ranked.level.iloc[0]))}{_at_own_draw(found.landscape)}, test accuracy ranges from "
+    return (
+        text
+        + f"{worst} to {best} over {len(arms)} settings of {html.escape(', '.join(names))}, mean over {seeds} seeds."
+    )
+
+
+def _at_own_draw(landscape: Landscape) -> str:
+    return ", each setting at its own best draw" if landscape.plan.has_tune_stage else ""
 
 
 def _explained(found: Findings) -> str:

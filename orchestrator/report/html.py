@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from numbers import Number
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+
+from trainables.config import LABEL_EDITS
 
 
 def figure(drawing: go.Figure, caption: str, label: str, *, wide: bool = False) -> str:
@@ -34,9 +38,23 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<div class='wide' tabindex='0'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def context_name(values: Iterable[Any]) -> str:
-    """A context in words: the values of its factors."""
-    return ", ".join("–" if pd.isna(value) else str(value) for value in values) or "all"
+def context_name(values: Iterable[Any], names: Sequence[str] = ()) -> str:
+    """A context in words: the values of its factors, numbers with the last part of the factor's name where that is given."""
+    words = []
+    for name, value in zip_longest(names, values):
+        is_number = isinstance(value, Number) and not isinstance(value, bool)
+        short = f"{name.rpartition('.')[2]} {value:g}" if name and is_number else str(value)
+        words.append("–" if pd.isna(value) else short)
+    return ", ".join(words) or "all"
+
+
+def cell_name(row: Mapping[Any, Any], contexts: Sequence[str]) -> str:
+    """A cell in a few words: its arms, label edits and context."""
+    told = context_name([row[name] for name in contexts], contexts)
+    if "variant" in contexts:
+        return told
+    edits = [f"{knob} {row[knob]:g}" for knob in LABEL_EDITS if not pd.isna(row.get(knob))]
+    return ", ".join([str(row["arms"]), *edits, *([told] if contexts else [])])
 
 
 def percent(value: float) -> str:

@@ -76,6 +76,7 @@ def _data(found: Findings) -> dict[str, pd.DataFrame]:
     if not found.ranked.empty:
         data |= {"comparisons": found.compared, "sensitivity": found.sensitivity}
         data |= {"effects": found.effects} if isinstance(found.effects, pd.DataFrame) else {}
+        data |= {"storage": found.storage} if not found.storage.empty else {}
         data |= {"tuning": found.tuning, "tunability": found.tunability} if found.landscape.plan.has_tune_stage else {}
     return data
 

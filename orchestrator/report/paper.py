@@ -144,7 +144,7 @@ def _draw_plane(found: Findings, drawing: Figure) -> bool:
     values, contexts = cell_values(found.table), list(found.table.attrs.get("contexts", []))
     knobs = [name for name in _PLANE if name in values]
     values = values[values[knobs].notna().any(axis=1) & values["mean"].notna()] if knobs else values.iloc[:0]
-    if values[knobs].nunique().max() < 2:
+    if values.empty or values.groupby(["loss", *contexts], dropna=False)[knobs].nunique().to_numpy().max() < 2:
         return False
     values = values.assign(**{name: values.get(name, pd.Series(-1, values.index)).fillna(-1) for name in _PLANE})
     levels, losses = sorted(values.refinement.unique()), list(values.loss.drop_duplicates())

@@ -14,20 +14,28 @@ from orchestrator.landscape.pooled import pooled_iqm
 from orchestrator.landscape.power import smallest_p
 from orchestrator.landscape.spread import factor_drops
 from orchestrator.landscape.values import confirmed, ranking
-from orchestrator.report.figures import curves_figure, effects_figure, heatmap_figure, ranking_figure
+from orchestrator.report import labels
+from orchestrator.report.figures import curves_figure, effects_figure, heatmap_figure, ranking_figure, settings_figure
 from orchestrator.report.findings import Findings
 from orchestrator.report.headline import MOST_CONTEXTS
 from orchestrator.report.html import figure, grid, interval, percent, points, probability, share
 from orchestrator.report.search import stopping, tuning
 
 MOST_PAIRS = 500
+#: Of a single loss, that are drawn one by one.
+MOST_SETTINGS = 60
 Section = tuple[str, str, Iterator[str]]
 
 
 def sections(found: Findings) -> Iterator[Section]:
     """Key, title and content of each section."""
-    yield "which", "Which loss?", _which(found)
+    alone = len(found.ranked) == 1 and len(found.arms) > 1
+    yield "which", "Which setting?" if alone else "Which loss?", _which_setting(found) if alone else _which(found)
     yield "plane", "Temperature and refinement", _plane(found)
+    yield "epoch", "Which epoch of the teacher?", labels.teacher_epoch(found)
+    yield "structure", "Which part of a label matters?", labels.structure(found)
+    yield "scaling", "How much do more images help?", labels.scaling(found)
+    yield "storage", "Images, label bytes and accuracy", labels.storage(found)
     for factor in found.table.attrs.get("contexts", []):
         yield f"across-{factor}", f"Across {html.escape(factor)}", _across(found, factor)
     yield "stability", "How stable is the ranking?", _stable(found)
@@ -46,6 +54,18 @@ def _which(found: Findings) -> Iterator[str]:
         "Arms ranked by test accuracy with intervals",
     )
     yield from _ranking(found)
+    yield from _representatives(found)
+
+
+def _which_setting(found: Findings) -> Iterator[str]:
+    """One arm in all its contexts, best first."""
+    if len(found.arms) <= MOST_SETTINGS:
+        yield figure(
+            settings_figure(found.arms, list(found.table.attrs["contexts"])),
+            f"Test accuracy per setting: {_represented(found.landscape)} in each. Intervals are over seeds{_given(found)}. "
+            "Data: <a href='arms.csv'>arms.csv</a>.",
+            "Settings by test accuracy with intervals",
+        )
     yield from _representatives(found)
 
 

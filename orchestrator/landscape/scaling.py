@@ -1,0 +1,171 @@
+"""How accuracy grows with a number, such as images per class: a power law with intervals, which does not extrapolate silently.
+
+Notations: x_1 < ... < x_k the levels of the number, k >= 4; R replicates, the same seeds at every level; y (k, R) accuracies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import least_squares
+
+from orchestrator.landscape.values import CONFIDENCE, arm_values, by_replicate, confirmed, jackknife
+
+#: Three parameters need a fourth level to be wrong about.
+FEWEST_LEVELS: Final = 4
+PARAMETERS: Final = ("floor", "scale", "exponent")
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """Error as floor + scale * x^-exponent, fitted to the mean error of each level by least squares.
+
+    Attributes:
+        parameters: (3,): floor >= 0, the error that no number of images goes below; scale >= 0; exponent >= 0.
+        low, high: (3,): 95 % jackknife intervals over replicates; NaN with fewer than 3.
+        points: A row per level: x, accuracy, low, high (t interval), fitted, residual (accuracy - fitted).
+    """
+
+    parameters: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    points: pd.DataFrame
+
+    def at(self, x: float, *, extrapolate: bool = False) -> float:
+        """Fitted accuracy at x.
+
+        Raises:
+            ValueError: If x lies outside the levels that were measured, unless `extrapolate`.
+        """
+        lowest, highest = self.points.x.min(), self.points.x.max()
+        if not lowest <= x <= highest and not extrapolate:
+            raise ValueError(
+                f"`{lowest:g} <= x <= {highest:g}` must hold, got {x:g}: nothing was measured there; extrapolate=True says "
+                "what the fit would be."
+            )
+        return float(1 - _error(self.parameters, np.array([float(x)]))[0])
+
+
+def fit_power_law(x: Sequence[float], y: np.ndarray) -> PowerLaw:
+    """Fit the mean error of k levels.
+
+    1 - y = floor + scale * x^-exponent
+
+    Args:
+        x: Levels, (k,), all > 0.
+        y: Accuracies (k, R), complete.
+
+    Raises:
+        ValueError: If there are fewer than 4 levels, or y has another shape or holes.
+
+    Source: Rosenfeld et al. 2020, arXiv:1909.12673, in one dimension; the delete-one jackknife as in docs/method.md.
+    """
+    levels = np.asarray(x, dtype=float)
+    if len(levels) < FEWEST_LEVELS or (levels <= 0).any():
+        raise ValueError(f"a power law needs at least {FEWEST_LEVELS} levels above 0, got {list(x)}.")
+    if y.ndim != 2 or len(y) != len(levels) or np.isnan(y).any():
+        raise ValueError(f"accuracies must be ({len(levels)}, R) without holes, got {y.shape}.")
+    parameters = _fit(levels, 1 - y.mean(axis=1))
+    low, high = jackknife(y, lambda part: _fit(levels, 1 - part.mean(axis=1)), parameters)
+    half = _half_widths(y)
+    fitted = 1 - _error(parameters, levels)
+    points = {"x": levels, "accuracy": y.mean(axis=1), "low": y.mean(axis=1) - half, "high": y.mean(axis=1) + half}
+    frame = pd.DataFrame({**points, "fitted": fitted, "residual": y.mean(axis=1) - fitted})
+    return PowerLaw(parameters, np.maximum(low, 0), high, frame)
+
+
+def _half_widths(y: np.ndarray) -> np.ndarray:
+    from scipy import stats
+
+    n = y.shape[1]
+    if n < 2:
+        return np.full(len(y), np.nan)
+    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * y.std(axis=1, ddof=1) / np.sqrt(n))
+
+
+def _error(parameters: np.ndarray, x: np.ndarray) -> np.ndarray:
+    floor, scale, exponent = parameters
+    return np.asarray(floor + scale * x**-exponent)
+
+
+def _fit(x: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Least squares from several exponents, for the sum of squares has more than one minimum."""
+    starts = [(error.min() / 2, error[0], exponent) for exponent in (0.1, 0.3, 1.0, 3.0)]
+    bounds = ([0, 0, 0], [1, np.inf, 20])
+    fits = [least_squares(lambda p: _error(p, x) - error, start, bounds=bounds, xtol=1e-12) for start in starts]
+    return np.asarray(min(fits, key=lambda fit: fit.cost).x)
+
+
+def scaling_laws(table: pd.DataFrame, factor: str) -> dict[tuple[str, ...], PowerLaw]:
+    """A power law per arm and combination of the other contexts, over a context factor of numbers.
+
+    Each arm is represented at every level by its cell with the best `tune` validation.
+
+    Returns:
+        By (arm, values of the other contexts); only what was measured at 4 levels or more, on the same replicates.
+    """
+    measured = _accuracies(table, factor)
+    return {
+        key: fit_power_law(list(x), y) for key, (x, y) in measured.items() if len(x) >= FEWEST_LEVELS and y.shape[1]
+    }
+
+
+def hard_label_worth(table: pd.DataFrame, factor: str) -> pd.DataFrame:
+    """How many images with hard labels (`ce`) reach the accuracy of a number of images with soft ones.
+
+    Between measured numbers accuracy is taken as linear in the number's logarithm; beyond them nothing is said.
+
+    Returns:
+        One row per soft arm, other context and level: level, other contexts, the factor, accuracy, images (NaN where the hard
+        labels never reach it, or always do), low, high (95 % jackknife intervals over replicates, of the logarithm), bound
+        ("more" or "fewer" where images is NaN). Empty without `ce`.
+    """
+    others = [name for name in table.attrs.get("contexts", []) if name != factor]
+    measured, rows = _accuracies(table, factor), []
+    for (level, *rest), (x, y) in measured.items():
+        if level == "ce" or ("ce", *rest) not in measured:
+            continue
+        hard_x, hard_y = measured["ce", *rest]
+        if hard_y.shape[1] != y.shape[1]:
+            continue
+        for at, accuracies in zip(x, y, strict=True):
+            both = np.vstack([accuracies, hard_y])
+            log = _log_images(both, hard_x)
+            low, high = jackknife(both, lambda part, x=hard_x: _log_images(part, x), log)  # type: ignore[misc]
+            bound = "more" if accuracies.mean() > hard_y.mean(axis=1).max() else "fewer"
+            found = {"images": np.exp(log[0]), "low": np.exp(low[0]), "high": np.exp(high[0]), "bound": bound}
+            rows.append(
+                {
+                    "level": level,
+                    **dict(zip(others, rest, strict=True)),
+                    factor: at,
+                    "accuracy": accuracies.mean(),
+                    **found,
+                }
+            )
+    return pd.DataFrame(rows, columns=["level", *others, factor, "accuracy", "images", "low", "high", "bound"])
+
+
+def _log_images(accuracies: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Logarithm of the x at which rows 1 to k (of accuracies (1 + k, R)) reach row 0; NaN outside."""
+    wanted, *levels = accuracies.mean(axis=1)
+    reached = np.maximum.accumulate(levels)
+    inside = reached[0] <= wanted <= reached[-1]
+    return np.array([np.interp(wanted, reached, np.log(x)) if inside else np.nan])
+
+
+def _accuracies(table: pd.DataFrame, factor: str) -> dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]:
+    """Levels of a number (k,) and accuracies (k, R) on the replicates that all have, by arm and other contexts."""
+    others = [name for name in table.attrs.get("contexts", []) if name != factor]
+    rows, found = confirmed(table), {}
+    for key, arm in arm_values(table).groupby(["level", *others], sort=False, dropna=False):
+        arm = arm[arm[factor] > 0].sort_values(factor)
+        series = [by_replicate(rows[rows.cell.isin(members)], "test_accuracy") for members in arm.members]
+        if series:
+            together = pd.concat(series, axis=1, join="inner").to_numpy().T
+            found[tuple(map(str, key))] = arm[factor].to_numpy(dtype=float), together
+    return found
