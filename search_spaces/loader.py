@@ -85,7 +85,7 @@ def _absolute_data(data: Any) -> None:
         data["root"] = _absolute(data["root"])
     distilled = data.get("distilled")
     if isinstance(distilled, str):
-        data["distilled"] = _absolute(distilled)
+        data["distilled"] = {"path": _absolute(distilled)}
     elif isinstance(distilled, dict):
         distilled |= {key: _absolute(distilled[key]) for key in ("path", "label_store") if key in distilled}
 

@@ -70,7 +70,7 @@ def fit_power_law(x: Sequence[float], y: np.ndarray) -> PowerLaw:
     if y.ndim != 2 or len(y) != len(levels) or np.isnan(y).any():
         raise ValueError(f"accuracies must be ({len(levels)}, R) without holes, got {y.shape}.")
     parameters = _fit(levels, 1 - y.mean(axis=1))
-    low, high = jackknife(y, lambda part: _fit(levels, 1 - part.mean(axis=1)), parameters)
+    low, high = jackknife(y, lambda part: _fit(levels, 1 - part.mean(axis=1), parameters), parameters)
     half = _half_widths(y)
     fitted = 1 - _error(parameters, levels)
     points = {"x": levels, "accuracy": y.mean(axis=1), "low": y.mean(axis=1) - half, "high": y.mean(axis=1) + half}
@@ -92,9 +92,10 @@ def _error(parameters: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.asarray(floor + scale * x**-exponent)
 
 
-def _fit(x: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Least squares from several exponents, for the sum of squares has more than one minimum."""
-    starts = [(error.min() / 2, error[0], exponent) for exponent in (0.1, 0.3, 1.0, 3.0)]
+def _fit(x: np.ndarray, error: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
+    """Least squares from several exponents, for the sum of squares has more than one minimum; or from a fit that is near."""
+    starts = [np.array([error.min() / 2, error[0], exponent]) for exponent in (0.1, 0.3, 1.0, 3.0)]
+    starts = starts if near is None else [np.maximum(near, 1e-6)]
     bounds = ([0, 0, 0], [1, np.inf, 20])
     fits = [least_squares(lambda p: _error(p, x) - error, start, bounds=bounds, xtol=1e-12) for start in starts]
     return np.asarray(min(fits, key=lambda fit: fit.cost).x)
