@@ -15,7 +15,11 @@ from search_spaces.domains import Value
 from trainables.config import KNOBS, TrialConfig, content_hash, data_key
 
 #: What `auto` means where nothing was measured, by setting and device.
-AUTO: Final = {"precision": {"cpu": "fp32", "cuda": "bf16"}, "engine": {"cpu": "eager", "cuda": "eager"}}
+AUTO: Final[Mapping[str, Mapping[str, Any]]] = {
+    "precision": {"cpu": "fp32", "cuda": "bf16"},
+    "engine": {"cpu": "eager", "cuda": "eager"},
+    "threads": {"cpu": 1, "cuda": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Plan:
         name: Of the sweep.
         space: Checked space.
         device: "cpu" or "cuda".
-        resolved: What `auto` means for `precision` and `engine`, see `orchestrator.engines`; None: not found out yet.
+        resolved: What `auto` means for `precision`, `engine` and `threads` (`resources.cpus`), see `orchestrator.engines`; None: not found out yet.
         stored_keys: Data keys by cell, as the sweep was run: files that have been moved since need not be there to read it.
     """
 
@@ -34,7 +38,7 @@ class Plan:
     space: Space
     device: str
     stored_keys: Mapping[str, str] = field(default_factory=dict)
-    resolved: Mapping[str, str] | None = None
+    resolved: Mapping[str, Any] | None = None
 
     @cached_property
     def data_keys(self) -> dict[str, str]:
@@ -93,7 +97,7 @@ class Plan:
             test_every_evaluation=cell.settings.protocol == "paper",
             precision=self._resolve("precision", cell),
             engine=self._resolve("engine", cell),
-            threads=cell.settings.resources.cpus,
+            threads=self.cpus,
             device=self.resolve_device(cell),
             data=self.data_keys[cell.label],
         )
@@ -102,9 +106,18 @@ class Plan:
         """The device of a cell's trials: the setting, or what `auto` means on this machine."""
         return self.device if cell.settings.fixed.device == "auto" else cell.settings.fixed.device
 
-    def _resolve(self, key: str, cell: Cell) -> str:
+    @property
+    def cpus(self) -> int:
+        """Cores and threads of each trial."""
+        return int(self._resolve("threads", self.cells[0]))
+
+    def asked(self, key: str, cell: Cell) -> Any:
+        """A key of AUTO as the space has it."""
+        return cell.settings.resources.cpus if key == "threads" else getattr(cell.settings.fixed, key)
+
+    def _resolve(self, key: str, cell: Cell) -> Any:
         """A setting, or what its `auto` means."""
-        asked: str = getattr(cell.settings.fixed, key)
+        asked = self.asked(key, cell)
         return asked if asked != "auto" else (self.resolved or {}).get(key, AUTO[key][self.resolve_device(cell)])
 
     def tune_trials(self) -> Iterator[tuple[Cell, int, TrialConfig]]:

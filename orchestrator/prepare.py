@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,21 @@ def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]
                 continue
             write_json(cache / f"probe-{name}.json", costs[name])
     return costs
+
+
+def seconds_together(config: TrialConfig, trials: int, cache: Path) -> float | None:
+    """Seconds per trial where so many alike run side by side, each in a process of its own; None if that fails. Cached."""
+    path = cache / f"probe-{cost_class(config)}-x{trials}.json"
+    if not path.exists():
+        with ThreadPoolExecutor(trials) as pool:
+            runs = [
+                pool.submit(_run_module, "trainables.probe", config.as_dict(), cache, lambda text: None)
+                for _ in range(trials)
+            ]
+        if any(run.exception() is not None for run in runs):
+            return None
+        write_json(path, {"trial_s": sum(json.loads(run.result())["trial_s"] for run in runs) / trials})
+    return float(json.loads(path.read_text())["trial_s"])
 
 
 def cached_costs(plan: Plan, cache: Path) -> dict[str, dict[str, float]]:

@@ -375,9 +375,8 @@ class Sweep:
                 self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say)  # labels have been added to it
                 self._write_plan()
             self.facts["costs"] = probe_costs(self.plan, self.home.cache, self.say)
-            resources = self.plan.space.settings.resources
-            gpus = resolve_gpus(resources.gpus, self.plan.device, self.facts["costs"], resources.cpus)
-            slots = Slots(resources.cpus, gpus, options.max_concurrent)
+            gpus, cpus = self.plan.space.settings.resources.gpus, self.plan.cpus
+            slots = Slots(cpus, resolve_gpus(gpus, self.plan.device, self.facts["costs"], cpus), options.max_concurrent)
             conductor.listeners.append(SweepMetrics(self.plan.name, lambda: mirror.backlog).hear)
             data = {key: load_arrays(key, self.home.cache) for key in self.plan.recipes}
             run_on_ray(conductor, data, slots=slots, storage=self.folder.path / "ray")

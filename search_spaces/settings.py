@@ -282,7 +282,11 @@ class EarlyStopping(Settings):
 class Resources(Settings):
     """What one trial occupies."""
 
-    cpus: PositiveInt = Field(1, description="CPU cores and threads per trial.")
+    cpus: Literal["auto"] | PositiveInt = Field(
+        "auto",
+        description="CPU cores and threads per trial; auto is 1, or more where a sweep takes longer than minutes and several "
+        "one-thread trials side by side were measured to be slower on this CPU.",
+    )
     gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
         "auto", description="GPU share per trial; auto packs as many trials as memory and CPUs allow."
     )

@@ -37,12 +37,13 @@ def caveats(landscape: Landscape) -> Iterator[str]:
         yield "protocol: paper evaluates the test split at every evaluation; test_accuracy is that of the last one."
     ran = sorted(
         {
-            (c.precision, c.engine)
+            (c.precision, c.engine, c.threads)
             for cell in landscape.plan.cells
             for c in [landscape.plan.trial(cell, 0, 1, "confirm")]
         }
     )
-    yield f"Students were trained in {' and '.join(f'{precision} ({engine})' for precision, engine in ran)}."
+    how = (f"{precision} ({engine}, {threads} CPU thread{'s' * (threads > 1)})" for precision, engine, threads in ran)
+    yield f"Students were trained in {' and '.join(how)}."
     if landscape.plan.space.settings.early_stopping and landscape.plan.has_tune_stage:
         yield (
             "Early stopping decides by the order in which trials arrive, so a second run of this sweep may stop other "

@@ -27,12 +27,27 @@ def about(plan: Plan, pixels: float) -> dict[str, dict[str, Any]]:
     return {key: {"distilled_pixels": pixels} for key in plan.data_keys.values()}
 
 
-def keep_costs(plan: Plan, cache: Path, seconds: dict[tuple[str, str], float]) -> None:
-    """Costs by number format and engine, as a probe would keep them."""
+def keep_costs(
+    plan: Plan, cache: Path, seconds: dict[tuple[str, str], float], together: tuple[float, float] = (1.0, 1.0)
+) -> None:
+    """Costs by number format and engine, as probes would keep them, of one trial and of two cores' worth of trials at once.
+
+    `together`: seconds of a trial beside another one, and of one with two threads; two side by side are twice as many.
+    """
+    for precision, engine in seconds:
+        for threads in (1, 2):
+            other = {"precision": precision, "engine": engine, "threads": threads}
+            for name in cost_classes(replace(plan, resolved=other)):
+                write_json(cache / f"probe-{name}-x{2 // threads}.json", {"trial_s": together[threads - 1]})
     for (precision, engine), trial_s in seconds.items():
         resolved = replace(plan, resolved={"precision": precision, "engine": engine})
         for name in cost_classes(resolved):
             write_json(cache / f"probe-{name}.json", {"trial_s": trial_s, "peak_host_bytes": 1.0})
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
 SLOW = {("fp32", "eager"): 1000.0, ("fp32", "compiled"): 700.0, ("bf16", "compiled"): 300.0, ("bf16", "eager"): 2000.0}
@@ -44,7 +59,7 @@ SLOW = {("fp32", "eager"): 1000.0, ("fp32", "compiled"): 700.0, ("bf16", "compil
         ((), {}, {"precision": "bf16", "engine": "compiled"}),
         ((), {("bf16", "compiled"): 800.0}, {"precision": "fp32", "engine": "compiled"}),
         ((), {("bf16", "compiled"): 950.0, ("fp32", "compiled"): 950.0}, {"precision": "fp32", "engine": "eager"}),
-        (("fixed.precision=fp32", "fixed.engine=eager"), {}, {}),
+        (("fixed.precision=fp32", "fixed.engine=eager", "resources.cpus=1"), {}, {}),
     ],
 )
 def test_the_fastest_is_chosen_if_it_is_worth_it(
@@ -53,8 +68,24 @@ def test_the_fastest_is_chosen_if_it_is_worth_it(
     plan = plan_of(*changes)
     keep_costs(plan, tmp_path, SLOW | costs)
     told: list[str] = []
-    assert choose_engine(plan, about(plan, 1e9), tmp_path, told.append) == chosen
+    found = choose_engine(plan, about(plan, 1e9), tmp_path, told.append)
+    assert found == (chosen | {"threads": 1} if chosen else {})
     assert bool(told) == bool(chosen)
+
+
+@pytest.mark.parametrize(("beside", "two_threads", "threads"), [(10.0, 6.0, 1), (10.0, 4.6, 1), (10.0, 4.4, 2)])
+def test_threads_are_those_that_give_the_most_trials_per_hour(
+    beside: float, two_threads: float, threads: int, tmp_path: Path
+) -> None:
+    """Two trials of one thread in 10 s are one per 5 s; a trial of two threads must take less than 4.5 s."""
+    plan = plan_of("fixed.precision=fp32", "fixed.engine=eager")
+    keep_costs(plan, tmp_path, SLOW, (beside, two_threads))
+    told: list[str] = []
+    found = choose_engine(plan, about(plan, 1e9), tmp_path, told.append)
+    assert found == {"threads": threads}
+    config = replace(plan, resolved=found).trial(plan.cells[0], 0, 1, "confirm")
+    assert config.threads == replace(plan, resolved=found).cpus == threads
+    assert f"720 with 1, {3600 / two_threads:.0f} with 2; taking {threads}" in told[-1]
 
 
 def test_a_setting_that_is_given_stays(tmp_path: Path) -> None:
@@ -85,7 +116,7 @@ def test_what_was_chosen_stays_with_the_sweep(
     measured: tuple[Sweep, pd.DataFrame], home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, table = measured
-    assert sweep.folder.read_plan()["resolved"] == {"precision": "bf16", "engine": "eager"}
+    assert sweep.folder.read_plan()["resolved"] == {"precision": "bf16", "engine": "eager", "threads": 1}
     monkeypatch.setattr("orchestrator.engines.WORTH_PIXELS", 1e99)
     again = Sweep.from_space(tiny, home=home)
     assert again.run(RunOptions(local=True, tracking_uri="off")).table.trial_id.tolist() == table.trial_id.tolist()
