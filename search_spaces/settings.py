@@ -115,6 +115,9 @@ class Distilled(Settings):
         "arXiv:2312.03526; none means random, unless there is a path.",
     )
     ipc: PositiveInt | None = Field(None, description="Images per class; none means 10, or all that a file has.")
+    file_ipc: PositiveInt | None = Field(
+        None, description="Images per class in a bare tensor, where `ipc` (or an axis of it) takes fewer; none: `ipc`."
+    )
     seed: int = Field(0, description="Which random images and crops.")
     crops: PositiveInt = Field(5, description="rded: crops tried per real image.")
     factor: PositiveInt = Field(1, description="rded: each image is a mosaic of factor x factor crops.")

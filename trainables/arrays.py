@@ -8,13 +8,15 @@ import mmap
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 SEAL = "checksums.json"
+ROWS_AT_ONCE: Final = 256
 
 
 def load_arrays(key: str, cache: Path) -> dict[str, np.ndarray]:
@@ -29,6 +31,28 @@ def map_entry(entry: Path) -> dict[str, np.ndarray]:
     arrays are shared through Ray's object store.
     """
     return {path.stem: np.load(path, mmap_mode="r").view(np.ndarray) for path in sorted(entry.glob("*.npy"))}
+
+
+def changed_rows(
+    rows: np.ndarray, keep: np.ndarray, change: Callable[[np.ndarray], np.ndarray], folder: Path
+) -> np.ndarray:
+    """Some rows of a large array, changed a few at a time into a file that is gone when nobody reads it any more.
+
+    What is mapped from files needs no memory of its own, so neither the rows nor the result are ever in memory at once.
+
+    Args:
+        rows: (n, ...), float32.
+        keep: Indices of rows.
+        change: Of some rows, to as many of the same shape.
+        folder: Where the file has room.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        made = np.memmap(file, dtype=np.float32, mode="w+", shape=(len(keep), *rows.shape[1:]))
+    for first in range(0, len(keep), ROWS_AT_ONCE):
+        part = slice(first, first + ROWS_AT_ONCE)
+        made[part] = change(rows[keep[part]])
+    return made.view(np.ndarray)
 
 
 @contextmanager

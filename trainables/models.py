@@ -11,6 +11,7 @@ import math
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from trainables.networks import ConvNet, ModelShape, make_model, make_resnet
 
 #: Fewer pixels than any image has: a classifier that wide sees the mean over positions (ConvNetGAP).
 SMALLEST_SIDE: Final = 8
+#: Larger files are mapped instead of read.
+MAPPED_FROM_BYTES: Final = 64 * 2**20
 Weights = dict[str, Tensor]
 _WRAPPERS: Final = ("model", "state_dict", "net")
 _PREFIXES: Final = ("module.", "_orig_mod.")
@@ -79,7 +82,8 @@ def safe_load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(SAFE_TYPES), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
+            is_large = path.stat().st_size > MAPPED_FROM_BYTES and zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_large)
     except FileNotFoundError as err:
         raise ValueError(f"{path}: no such file.") from err
     except pickle.UnpicklingError as err:

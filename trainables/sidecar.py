@@ -19,6 +19,7 @@ STATED: Final = {
     "label_kind": "prob (rows that sum to 1), logit, or hard (only their argmax counts)",
     "decode_factor": "f of files that pack f x f images into each (IDC: the factor in the folder's name), else 1",
     "ipc": "images per class",
+    "file_ipc": "images per class in a bare tensor, of which `ipc` takes the first",
     "experiment": "which of a file's experiments, from 0; none: the last",
 }
 

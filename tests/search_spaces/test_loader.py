@@ -133,7 +133,10 @@ BOMB = "a0: &a0 [x]\n" + "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
-    assert "no space 'nowhere'; give a path to a YAML file or one of the shipped: ['dd-challenge', 'digits'" in problems("nowhere")[0]
+    assert (
+        "no space 'nowhere'; give a path to a YAML file or one of the shipped: ['dd-challenge', 'digits'"
+        in problems("nowhere")[0]
+    )
     for text, message in (
         ("a: [", "not readable as YAML"),
         ("- a", "a space is a mapping of keys, got list"),

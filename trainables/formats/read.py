@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.arrays import changed_rows
 from trainables.data.decode import side_of
 from trainables.formats.found import Found, ImageFiles, kind_of_rows
 from trainables.formats.recognise import recognise_path
@@ -47,7 +48,9 @@ class DistilledFile:
     native_size: int | None
 
 
-def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[str], size: int) -> DistilledFile:
+def read_distilled(
+    path: Path, given: Mapping[str, Any], *, classes: Sequence[str], size: int, scratch: Path | None = None
+) -> DistilledFile:
     """A distilled set from disk.
 
     Args:
@@ -55,6 +58,7 @@ def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[st
         given: Keys of STATED that the user gave.
         classes: Names of the real data's classes in the order of their labels.
         size: Side of the real images, pixels; files are decoded to it, tensors must have it.
+        scratch: Folder with room for a copy of the images, where they should not be in memory.
 
     Raises:
         ValueError: If the set is damaged, does not fit the real data, or a key that it asks for is missing.
@@ -75,7 +79,7 @@ def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[st
     images = found.images
     assert images is not None
     native = side_of(images.root, images.files) if isinstance(images, ImageFiles) else None
-    pixels = images.decode(keep.numpy(), size) if isinstance(images, ImageFiles) else images[keep]
+    pixels = images.decode(keep.numpy(), size) if isinstance(images, ImageFiles) else _kept(images, keep, scratch)
     hard, soft = hard[keep], None if soft is None else soft[keep]
     factor = given.get("decode_factor", 1)
     if factor > 1:
@@ -101,6 +105,15 @@ def read_distilled(path: Path, given: Mapping[str, Any], *, classes: Sequence[st
     )
 
 
+def _kept(images: Tensor, keep: Tensor, scratch: Path | None) -> Tensor:
+    """Some images; as they are, if it is all of them."""
+    if len(keep) == len(images):
+        return images
+    if scratch is None or images.dtype == torch.uint8:
+        return images[keep]
+    return torch.from_numpy(changed_rows(images.numpy(), keep.numpy(), lambda rows: rows, scratch))
+
+
 def unpack(images: Tensor, factor: int) -> Tensor:
     """Images that hold factor x factor others, each brought to full size: (N, c, H, W) to (N factor^2, c, H, W).
 
@@ -121,6 +134,8 @@ def missing_keys(found: Found, given: Mapping[str, Any]) -> list[str]:
     asked = [*found.asks]
     if given.get("pixel_space") == "meanstd" and found.pixel_space != "uint8":
         asked += ["mean", "std"]
+    if "file_ipc" in given:
+        asked = [key for key in asked if key != "ipc"]
     return [key for key in asked if given.get(key) is None]
 
 
@@ -153,8 +168,8 @@ def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
         ipc, rest = divmod(n, found.soft.shape[1])
         if rest:
             raise ValueError(f"{path}: {n} images cannot be the same number of each of {found.soft.shape[1]} classes.")
-    elif n % (ipc := given["ipc"]):
-        raise ValueError(f"{path}: ipc: must divide the {n} images, got {ipc}.")
+    elif n % (ipc := given.get("file_ipc", given.get("ipc"))):
+        raise ValueError(f"{path}: ipc (file_ipc, where that is given): must divide the {n} images, got {ipc}.")
     return torch.arange(n) // ipc
 
 

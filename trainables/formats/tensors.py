@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.arrays import ROWS_AT_ONCE
 from trainables.formats.found import Found, kind_of_rows
 from trainables.models import safe_load
 
@@ -204,7 +205,7 @@ def _images_in(value: Any, path: Path, key: str) -> Tensor:
         raise ValueError(f"{path}: {key} must be images (N, 1 or 3, H, W), got {shape}.")
     if value.dtype != torch.uint8 and not value.is_floating_point():
         raise ValueError(f"{path}: {key} must be floats or uint8, got {value.dtype}.")
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+    if value.is_floating_point() and not all(bool(torch.isfinite(part).all()) for part in value.split(ROWS_AT_ONCE)):
         raise ValueError(f"{path}: {key} has values that are NaN or infinite.")
     if value.shape[2] != value.shape[3]:
         raise ValueError(f"{path}: {key} must be square, got {tuple(value.shape)}.")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.arrays import changed_rows
 from trainables.data.distilled import choose_random
 from trainables.data.rded import make_rded
 from trainables.data.real import RealData
@@ -36,11 +38,13 @@ class AboutSet:
     facts: dict[str, Any]
 
 
-def make_distilled(recipe: Mapping[str, Any], real: RealData, teacher: nn.Module | None) -> tuple[Split, AboutSet]:
-    """The recipe's distilled set: made by a method, or read from disk."""
+def make_distilled(
+    recipe: Mapping[str, Any], real: RealData, teacher: nn.Module | None, cache: Path
+) -> tuple[Split, AboutSet]:
+    """The recipe's distilled set: made by a method, or read from disk (floats by way of a file in the cache's folder)."""
     wanted = recipe["data"]["distilled"]
     if "path" in wanted:
-        return _read(wanted, real)
+        return _read(wanted, real, cache)
     if not len(real.train):
         raise ValueError(f"data.distilled.method: {wanted['method']} needs real training images; there is no train/.")
     settings = {key: value for key, value in wanted.items() if key != "method"}
@@ -53,10 +57,10 @@ def make_distilled(recipe: Mapping[str, Any], real: RealData, teacher: nn.Module
     return split, AboutSet(None, "hard", None, None, {"distilled": wanted["method"]})
 
 
-def _read(wanted: Mapping[str, Any], real: RealData) -> tuple[Split, AboutSet]:
+def _read(wanted: Mapping[str, Any], real: RealData, cache: Path) -> tuple[Split, AboutSet]:
     """A set from disk, brought to the pixels that students see."""
     path = Path(wanted["path"]).expanduser()
-    file = read_distilled(path, wanted["stated"], classes=real.names, size=real.size)
+    file = read_distilled(path, wanted["stated"], classes=real.names, size=real.size, scratch=cache)
     channels = real.test.images.shape[1]
     if file.images.shape[1] != channels:
         raise ValueError(f"{path}: images of {file.images.shape[1]} channels, the real data have {channels}.")
@@ -70,9 +74,14 @@ def _read(wanted: Mapping[str, Any], real: RealData) -> tuple[Split, AboutSet]:
     if file.pixel_space == "uint8":
         whitening = real.test.whitening
         return Split(file.images, file.hard, real.mean, real.std, whitening), about
-    pixels = file.images
-    if file.pixel_space == "meanstd":
-        pixels = pixels * torch.tensor(file.std).view(-1, 1, 1) + torch.tensor(file.mean).view(-1, 1, 1)
-    if file.pixel_space != "zca":
-        pixels = (pixels - real.mean.view(-1, 1, 1)) / real.std.view(-1, 1, 1)
-    return Split(pixels, file.hard), about
+    if file.pixel_space == "zca":
+        return Split(file.images, file.hard), about
+    mean, std = (np.array(values, dtype=np.float32).reshape(-1, 1, 1) for values in (file.mean, file.std))
+    real_mean, real_std = (values.view(-1, 1, 1).numpy() for values in (real.mean, real.std))
+
+    def normalised(pixels: np.ndarray) -> np.ndarray:
+        raw = pixels * std + mean if file.pixel_space == "meanstd" else pixels
+        return np.asarray((raw - real_mean) / real_std)
+
+    pixels = changed_rows(file.images.float().numpy(), np.arange(len(file.images)), normalised, cache)
+    return Split(torch.from_numpy(pixels), file.hard), about

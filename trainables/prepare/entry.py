@@ -83,7 +83,7 @@ def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, n
     """All arrays but a teacher's labels, and what is known about them."""
     real, about = load_real_data(recipe, cache, say)
     teacher, accuracies = load_or_train_teacher(recipe, real, cache, say)
-    distilled, about_set = make_distilled(recipe, real, teacher)
+    distilled, about_set = make_distilled(recipe, real, teacher, cache)
     about |= accuracies | about_set.facts
     bank = with_pixels(make_bank(recipe, real, teacher, distilled, about_set))
     arrays = TrialData(bank, real.validation, real.test).to_arrays()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import shutil
 from pathlib import Path
@@ -317,3 +318,28 @@ def test_soft_labels_follow_the_experiment_and_are_never_reordered(tmp_path: Pat
     assert torch.equal(read(tmp_path / "res.pt", given).soft, builders.logits() + 2)
     with pytest.raises(ValueError, match="class_order cannot reorder soft labels"):
         read(tmp_path / "res.pt", given | {"class_order": "sorted"}, ("zebra", "ape", "cat"))
+
+
+@pytest.mark.parametrize("name", ["bare", "rded", "gift"])
+def test_fewer_images_per_class_are_the_first_of_more(name: str, tmp_path: Path) -> None:
+    """So that sets are nested along an axis of images per class; a bare tensor has to say how many it has."""
+    _, build, given = SETS[name]
+    path = build(tmp_path, None)
+    stated = {"file_ipc": IPC} if name == "bare" else {}
+    sets = [read(path, given | stated | {"ipc": ipc}) for ipc in (1, 2, IPC)]
+    for small, large in itertools.pairwise(sets):
+        assert small.hard.bincount().tolist() == [len(small.hard) // 3] * 3
+        rows = {(int(y), x.numpy().tobytes()) for x, y in zip(large.images, large.hard, strict=True)}
+        assert all((int(y), x.numpy().tobytes()) in rows for x, y in zip(small.images, small.hard, strict=True))
+    again = read_distilled(path, given | stated | {"ipc": 2}, classes=NAMES, size=SIZE, scratch=tmp_path / "scratch")
+    assert torch.equal(again.images, sets[1].images)
+    assert not [*(tmp_path / "scratch").glob("*")], "nothing is left behind"
+
+
+def test_a_bare_tensor_without_its_own_number_is_as_large_as_ipc_says(tmp_path: Path) -> None:
+    _, build, given = SETS["bare"]
+    path = build(tmp_path, None)
+    with pytest.raises(ValueError, match="6 classes, the real data have 3"):
+        read(path, given | {"ipc": 2})
+    with pytest.raises(ValueError, match=r"ipc \(file_ipc, where that is given\): must divide the 12 images, got 5"):
+        read(path, given | {"file_ipc": 5})
