@@ -13,33 +13,28 @@ from plotly.subplots import make_subplots
 
 from orchestrator.landscape.scaling import PowerLaw
 from orchestrator.report.figures import COLOURS, INK, SCALE, accuracy_range, line_style, styled
-from orchestrator.report.html import cell_name, context_name
+from orchestrator.report.html import cell_names, context_name
+from orchestrator.report.panels import Panel
 
 #: A logarithmic axis has no 0: no bytes are drawn at this many.
 _NO_BYTES: Final = 8
 
 
-def lines_figure(
-    panels: Sequence[tuple[str, pd.DataFrame]], factor: str, title: str, *, references: Sequence[pd.DataFrame] = ()
-) -> go.Figure:
+def lines_figure(panels: Sequence[Panel], factor: str, title: str) -> go.Figure:
     """Test accuracy against a number, side by side by context.
 
     Args:
-        panels: Title and cells of each: the factor, line (its name), mean, low, high, n, cell.
+        panels: Cells of each, and references.
         factor: Column of the horizontal axis.
         title: Of that axis.
-        references: Cells that are drawn as dashed lines, for each panel.
     """
     figure = make_subplots(
-        cols=len(panels),
-        subplot_titles=[escape(name) for name, _ in panels],
-        shared_yaxes=True,
-        horizontal_spacing=0.04,
+        cols=len(panels), subplot_titles=[escape(p.name) for p in panels], shared_yaxes=True, horizontal_spacing=0.04
     )
-    names = list(dict.fromkeys(str(name) for _, group in panels for name in group.line))
-    for column, (_, group) in enumerate(panels, 1):
+    names = list(dict.fromkeys(str(name) for panel in panels for name in panel.cells.line))
+    for column, panel in enumerate(panels, 1):
         for number, name in enumerate(names):
-            mine = group[group.line == name].sort_values(factor)
+            mine = panel.cells[panel.cells.line == name].sort_values(factor)
             trace = go.Scatter(
                 x=mine[factor],
                 y=100 * mine["mean"],
@@ -53,8 +48,8 @@ def lines_figure(
                 hovertemplate="%{customdata[0]}<br>%{y:.2f} %, n = %{customdata[1]}<extra></extra>",
             )
             figure.add_trace(trace, row=1, col=column)
-    for column, cells in enumerate(references, 1):
-        for row in cells.to_dict("records"):
+    for column, panel in enumerate(panels, 1):
+        for row in panel.beside.to_dict("records"):
             figure.add_hline(
                 y=100 * row["mean"],
                 line={"dash": "dash", "color": INK, "width": 1},
@@ -64,10 +59,10 @@ def lines_figure(
                 col=column,
             )
     figure.update_xaxes(title=title)
-    every = pd.concat([group[factor] for _, group in panels])
+    every = pd.concat([panel.cells[factor] for panel in panels])
     if (every > 0).all() and every.max() >= 10 * every.min():
         figure.update_xaxes(type="log", tickvals=sorted(every.unique()))
-    means = pd.concat([*(group["mean"] for _, group in panels), *(cells["mean"] for cells in references)])
+    means = pd.concat([cells["mean"] for panel in panels for cells in (panel.cells, panel.beside)])
     figure.update_yaxes(range=accuracy_range(means))
     figure.update_yaxes(title="test accuracy, %", col=1)
     return styled(figure, height=460)
@@ -104,7 +99,7 @@ def scaling_figure(laws: Mapping[tuple[str, ...], PowerLaw]) -> go.Figure:
 def storage_figure(front: pd.DataFrame, contexts: Sequence[str]) -> go.Figure:
     """Accuracy against label bytes; what is on the Pareto front is filled and named."""
     figure = go.Figure()
-    many = front.images.nunique() > 1
+    many, front = front.images.nunique() > 1, front.assign(name_shown=cell_names(front, contexts))
     for is_on, symbol in ((True, "circle"), (False, "circle-open")):
         mine = front[front.front == is_on]
         colour = {"color": mine.images, "coloraxis": "coloraxis"} if many else {"color": COLOURS[0]}
@@ -114,7 +109,7 @@ def storage_figure(front: pd.DataFrame, contexts: Sequence[str]) -> go.Figure:
             error_y={"array": 100 * (mine.high - mine["mean"]), "color": INK, "thickness": 1},
             mode="markers+text" if is_on else "markers",
             marker={"symbol": symbol, "size": 11, **colour},
-            text=[escape(cell_name(row, contexts)) for row in mine.to_dict("records")],
+            text=[escape(name) for name in mine.name_shown],
             textposition="top center",
             textfont={"size": 10},
             name="on the Pareto front" if is_on else "beaten",

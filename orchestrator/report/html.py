@@ -48,13 +48,20 @@ def context_name(values: Iterable[Any], names: Sequence[str] = ()) -> str:
     return ", ".join(words) or "all"
 
 
-def cell_name(row: Mapping[Any, Any], contexts: Sequence[str]) -> str:
-    """A cell in a few words: its arms, label edits and context."""
-    told = context_name([row[name] for name in contexts], contexts)
-    if "variant" in contexts:
-        return told
-    edits = [f"{knob} {row[knob]:g}" for knob in LABEL_EDITS if not pd.isna(row.get(knob))]
-    return ", ".join([str(row["arms"]), *edits, *([told] if contexts else [])])
+def cell_names(cells: pd.DataFrame, contexts: Sequence[str]) -> list[str]:
+    """Cells in a few words each: their arms, the label edits that vary among them, and context; a variant's name says it all."""
+    edits = [knob for knob in LABEL_EDITS if knob in cells and cells[knob].nunique(dropna=False) > 1]
+    told = [name for name in edits if "variant" not in contexts]
+    arms = [str(arm) for arm in cells.arms] if "variant" not in contexts else [""] * len(cells)
+    words = [
+        (arm, *(f"{knob} {row[knob]:g}" for knob in told if not pd.isna(row[knob])), _told(row, contexts))
+        for arm, row in zip(arms, cells.to_dict("records"), strict=True)
+    ]
+    return [", ".join(word for word in mine if word) for mine in words]
+
+
+def _told(row: Mapping[Any, Any], contexts: Sequence[str]) -> str:
+    return context_name([row[name] for name in contexts], contexts) if contexts else ""
 
 
 def percent(value: float) -> str:

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
-from orchestrator.landscape.labels import edit_curve
 from orchestrator.landscape.scaling import PARAMETERS, PowerLaw, hard_label_worth
-from orchestrator.landscape.values import cell_values
 from orchestrator.report.curves import lines_figure, scaling_figure, storage_figure
-from orchestrator.report.figures import by_context
 from orchestrator.report.findings import IPC, Findings
-from orchestrator.report.html import cell_name, context_name, figure, grid, interval, percent, points
-
-EPOCH: Final = "teacher.epoch"
-_EDITS: Final = {
-    "label_swap": "k: the k-th largest logit of each label and its smallest change places",
-    "label_top_k": "k: classes that each label keeps",
-}
+from orchestrator.report.html import cell_names, context_name, figure, grid, interval, percent, points
+from orchestrator.report.panels import EDITS, EPOCH, edit_panels, epoch_panels, has_storage
 
 
 def teacher_epoch(found: Findings) -> Iterator[str]:
     """Accuracy against the epoch of the teacher's checkpoint, a line per label temperature."""
-    values = cell_values(found.table)
-    values = values[values.n > 0] if EPOCH in values else values.iloc[:0]
-    if values.empty or values[EPOCH].nunique() < 2:
+    panels = epoch_panels(found)
+    if not panels:
         return
-    by = "label_temperature" if "label_temperature" in values else "arms"
-    values = values.assign(line=[_softness(v) if by == "label_temperature" else v for v in values[by]])
-    others = [name for name in found.table.attrs["contexts"] if name != EPOCH]
-    panels = [(context_name(key, others) if others else "", cells) for key, cells in by_context(values, others)]
     yield figure(
         lines_figure(panels, EPOCH, "epochs of the teacher that says the labels"),
         "Test accuracy against the number of epochs after which the teacher was stopped, a line per label temperature, a panel "
@@ -39,13 +26,13 @@ def teacher_epoch(found: Findings) -> Iterator[str]:
         "Test accuracy by the teacher's epoch and the label temperature",
         wide=len(panels) > 1,
     )
-    chosen = "validation" if values.validation.notna().any() else "mean"
+    chosen = "validation" if all(panel.cells.validation.notna().any() for panel in panels) else "mean"
     rows = []
-    for name, group in panels:
-        ranked = group.sort_values(chosen, ascending=False)
+    for panel in panels:
+        ranked = panel.cells.sort_values(chosen, ascending=False)
         best, last = ranked.to_dict("records")[0], ranked[ranked[EPOCH] == ranked[EPOCH].max()].to_dict("records")[0]
         shown = [(f"{cell[EPOCH]:g}", cell["line"], percent(cell["mean"])) for cell in (best, last)]
-        rows.append((name or "all", *shown[0], *shown[1]))
+        rows.append((panel.name or "all", *shown[0], *shown[1]))
     yield grid(("context", "best epoch", "at", "test accuracy", "last epoch", "at", "test accuracy"), rows)
     how = (
         "on validation images"
@@ -55,51 +42,30 @@ def teacher_epoch(found: Findings) -> Iterator[str]:
     yield f"<p class='soft'>The best epoch, and the label temperature beside it, are chosen {how}.</p>"
 
 
-def _softness(value: float) -> str:
-    return f"label temperature {1 if pd.isna(value) else value:g}"
-
-
 def structure(found: Findings) -> Iterator[str]:
     """Edits of labels, against the label as it is."""
     contexts = list(found.table.attrs.get("contexts", []))
-    values = cell_values(found.table)
-    values = values[values.n > 0]
-    plain = values[values[[knob for knob in _EDITS if knob in values]].isna().all(axis=1)]
-    for knob, meaning in _EDITS.items():
-        curve = edit_curve(found.table, knob) if knob in found.table else values.iloc[:0]
-        panels = [
-            (key, cells) for key, cells in by_context(curve, contexts) if knob in cells and cells[knob].nunique() > 1
-        ]
+    for knob, meaning in EDITS.items():
+        panels = edit_panels(found, knob)
         if not panels:
             continue
-        beside = dict(by_context(plain, contexts))
         yield figure(
-            lines_figure(
-                [
-                    (context_name(key, contexts) if contexts else "", cells.assign(line=cells.arms))
-                    for key, cells in panels
-                ],
-                knob,
-                meaning,
-                references=[beside.get(key, plain.iloc[:0]) for key, _ in panels],
-            ),
+            lines_figure(panels, knob, meaning),
             f"Test accuracy by {knob}. Dashed: arms whose labels are as they are, or hard. Bars are 95 % t intervals over seeds. "
             "What lies far below the rest is beyond the axis; the table has it. Data: <a href='cells.csv'>cells.csv</a>.",
             f"Test accuracy by {knob}",
             wide=len(panels) > 1,
         )
-        yield grid(
-            (
-                knob,
-                *contexts,
-                "test accuracy",
-                "95 % interval",
-                "against the label as it is, points",
-                "95 %, paired",
-                "seeds",
-            ),
-            [_edited(row, knob, contexts) for _, cells in panels for row in cells.to_dict("records")],
+        head = (
+            knob,
+            *contexts,
+            "test accuracy",
+            "95 % interval",
+            "against the label as it is, points",
+            "95 %, paired",
+            "seeds",
         )
+        yield grid(head, [_edited(row, knob, contexts) for panel in panels for row in panel.cells.to_dict("records")])
 
 
 def _edited(row: Mapping[Any, Any], knob: str, contexts: Sequence[str]) -> tuple[object, ...]:
@@ -178,9 +144,10 @@ def _images(row: Mapping[Any, Any]) -> str:
 def storage(found: Findings) -> Iterator[str]:
     """Accuracy against images and label bytes."""
     front = found.storage
-    if front.empty or len(front[["images", "label_bytes"]].drop_duplicates()) < 3:
+    if not has_storage(front):
         return
     contexts = list(found.table.attrs.get("contexts", []))
+    ordered = front.sort_values(["images", "label_bytes"])
     yield figure(
         storage_figure(front, contexts),
         "Test accuracy against the bytes of labels that have to be stored or sent, colour: images. Filled: on the Pareto front (nothing has "
@@ -190,7 +157,7 @@ def storage(found: Findings) -> Iterator[str]:
     )
     rows = [
         (
-            cell_name(row, contexts),
+            name,
             f"{row['images']:,}",
             f"{row['label_bytes']:,}",
             percent(row["mean"]),
@@ -198,7 +165,7 @@ def storage(found: Findings) -> Iterator[str]:
             "yes" if row["front"] else "",
             f"{row['front_share']:.0%}",
         )
-        for row in front.sort_values(["images", "label_bytes"]).to_dict("records")
+        for name, row in zip(cell_names(ordered, contexts), ordered.to_dict("records"), strict=True)
     ]
     yield grid(("cell", "images", "label bytes", "test accuracy", "95 % interval", "front", "of seeds"), rows)
     yield (

@@ -14,6 +14,7 @@ from orchestrator.landscape.values import cell_values
 from orchestrator.report.figures import colour_range
 from orchestrator.report.findings import Findings
 from orchestrator.report.html import context_name
+from orchestrator.report.paper_labels import DRAWINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +107,9 @@ def _significant_winner(found: Findings) -> str | None:
 
 
 def write_figures(found: Findings, folder: Path, kind: str) -> list[Path]:
-    """Write the ranking, the temperature x refinement plane (if there is one) and the tuning curves as files.
+    """Write the ranking, the temperature x refinement plane and the tuning curves as files, and those about labels.
+
+    What a sweep did not vary has no file.
 
     Args:
         found: Of a landscape with confirmed cells.
@@ -120,7 +123,7 @@ def write_figures(found: Findings, folder: Path, kind: str) -> list[Path]:
 
     mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42})
     written = []
-    for name, draw in (("ranking", _draw_ranking), ("plane", _draw_plane), ("tuning", _draw_tuning)):
+    for name, draw in {"ranking": _draw_ranking, "plane": _draw_plane, "tuning": _draw_tuning, **DRAWINGS}.items():
         drawing = plt.figure(figsize=(6.5, 3.2), layout="constrained")
         if draw(found, drawing):
             written.append(folder / f"{name}.{kind}")
