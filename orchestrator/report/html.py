@@ -50,7 +50,7 @@ def context_name(values: Iterable[Any], names: Sequence[str] = ()) -> str:
 
 def cell_names(cells: pd.DataFrame, contexts: Sequence[str]) -> list[str]:
     """Cells in a few words each: their arms, the label edits that vary among them, and context; a variant's name says it all."""
-    edits = [knob for knob in LABEL_EDITS if knob in cells and cells[knob].nunique(dropna=False) > 1]
+    edits = [knob for knob in LABEL_EDITS if knob in cells and cells[knob].nunique() > 1]
     told = [name for name in edits if "variant" not in contexts]
     arms = [str(arm) for arm in cells.arms] if "variant" not in contexts else [""] * len(cells)
     words = [

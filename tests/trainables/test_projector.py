@@ -8,14 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 from orchestrator import RunOptions, Sweep
 from search_spaces import ConfigError, load_space
 from trainables.arrays import load_arrays
+from trainables.augment import Augmentation
+from trainables.data.distilled import choose_random
+from trainables.data.labels import LabelBank, draw_views
 from trainables.data.projector import Projector, Trunk, fit, unexplained, without_head
+from trainables.data.real import load_digits, normalise
+from trainables.data.teacher import load_teacher
 from trainables.networks import ModelShape, make_model
+from trainables.prepare.projector import project_labels
 
 C, D, N = 5, 12, 200
 ONE, NOTHING = torch.ones(3), torch.zeros(3)
@@ -155,6 +162,47 @@ def test_a_bank_of_the_largest_logits_gives_the_targets_of_truncation(tiny: dict
     assert top["bank_kept"].dtype == np.uint8
     assert np.array_equal(np.take_along_axis(logits, kept, axis=-1), top["bank_logits"])
     assert (np.sort(logits, axis=-1)[..., -3:] == np.sort(top["bank_logits"], axis=-1)).all()
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """The weights of a tiny network of timm, as they are published."""
+    torch.manual_seed(3)
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
+    return tmp_path / "vit.pth"
+
+
+def test_a_pretrained_backbone_is_loaded_whole_and_costs_nothing(
+    pretrained: Path, tmp_path: Path, prepared_cache: Path
+) -> None:
+    """Texts as long as its features, or as its own head is wide (CLIP), are what the head is at first."""
+    real = normalise(load_digits(0.25))
+    (checkpoint,) = prepared_cache.glob("teacher-*/teacher.pt")
+    teacher = load_teacher([checkpoint], real, name=None)
+    distilled = choose_random(real.train, ipc=1, classes=10, seed=0)
+    views = draw_views(Augmentation("none", flips=False), 10, 8, views=1, seed=0)
+    bank = LabelBank(distilled, views, torch.zeros(1, 0, 10), real.background)
+
+    def label(**projector: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        given = {"backbone": "timm/test_vit", "weights": {"path": str(pretrained)}, "image_size": 160}
+        recipe = {"projector": {**given, "epochs": 0, "rank": 64, "lr": 1e-3, **projector}, "label_format": "float16"}
+        return project_labels(recipe, real, teacher, bank, lambda text: None)
+
+    arrays, about = label()
+    assert about["trunk_is_sent"] is False
+    assert arrays["bank_logits"].shape == (1, 10, 10)
+    sizes = {}
+    text = {"path": str(tmp_path / "text.npy")}
+    for width in (64, 1000):
+        np.save(tmp_path / "text.npy", np.random.default_rng(0).normal(size=(10, width)).astype(np.float32))
+        sizes[width] = label(text=text, rank=1)[0]["projector"].size
+    assert sizes[1000] - sizes[64] == (1000 - 64) + (64 + 1000), "a longer update of our head, and one of its own head"
+    np.save(tmp_path / "text.npy", np.zeros((10, 7), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"projector.text: rows of 7 numbers, the backbone has 64 features"):
+        label(text=text)
+    torch.save({"cls_token": torch.zeros(1, 1, 64)}, pretrained)
+    with pytest.raises(ValueError, match=r"vit.pth: projector.weights: not of timm/test_vit: .*Missing key"):
+        label()
 
 
 @pytest.mark.parametrize(

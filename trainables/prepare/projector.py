@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.augment import render
 from trainables.data.labels import RENDER_BATCH, LabelBank, label_view
@@ -108,18 +108,23 @@ def _make_backbone(wanted: Mapping[str, Any], real: RealData, features: int | No
 
 
 def _pretrained(name: str, path: Path, real: RealData, features: int | None, side: int | None) -> Trunk:
-    """A pretrained network of timm, which sees pixels as it was trained; with `features`, its projection to so many (CLIP)."""
+    """A pretrained network of timm, which sees pixels as it was trained.
+
+    Without `features`, or with as many as it has, it gives its features; with as many as its own head has outputs, that head's
+    (CLIP's projection into the space of its texts).
+    """
     import timm
 
     channels = real.test.images.shape[1]
-    overlay = {"file": str(path), "num_classes": features or 0}
-    try:
-        network: nn.Module = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=features or 0, in_chans=channels
+    try:  # whole, so that every weight must be there
+        network: Any = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, in_chans=channels
         )
     except (RuntimeError, ValueError, OSError, KeyError) as err:
-        raise ValueError(f"{path}: projector.weights: not of {name}: {' '.join(str(err).split())[:300]}") from err
-    config: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        raise ValueError(f"{path}: projector.weights: not of timm/{name}: {' '.join(str(err).split())[:300]}") from err
+    config = network.pretrained_cfg
+    if features is None or features != config["num_classes"]:
+        network.reset_classifier(0)
     mean, std = (torch.tensor(config[key])[:channels] for key in ("mean", "std"))
     scale, shift = real.std / std, (real.mean - mean) / std
     return Trunk(network, scale=scale, shift=shift, side=side or config["input_size"][-1])
