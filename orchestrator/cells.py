@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.settings import SpaceSettings
 from search_spaces.space import Arm, Space
 from trainables.config import GIFT_SMOOTHING, KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
-from trainables.names import CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS
+from trainables.names import CLASSES, CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,14 @@ def enumerate_cells(space: Space) -> Cells:
     points = 0
     for context in _contexts(space):
         settings = space.at(context)
+        classes = CLASSES.get(settings.data.real)
         context, dropped = _canonical_context(context, settings)
         for arm in space.arms:
             missing = _missing_axes(space, arm)
             for knobs in _knob_combinations(space, arm, settings):
-                loss, owned, why = _canonical(arm.loss, knobs, settings.fixed.labels)
+                idle = [knob for knob in ("label_swap", "label_top_k") if knobs.get(knob) == classes]
+                loss, owned, why = _canonical(arm.loss, knobs | dict.fromkeys(idle, 0), settings.fixed.labels)
+                why += [f"{knob} {classes} is all classes" for knob in idle]
                 label = cell_label({"loss": loss, **owned, **context})
                 points += missing.size
                 if missing.size > 1:

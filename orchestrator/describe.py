@@ -37,6 +37,9 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     yield from _describe_stages(plan)
     yield f"\nA grid over all axes has {enumeration.grid_points} points; {sum(enumeration.merged.values())} repeat another:"
     yield from (f"  {count:4} {reason}" for reason, count in enumeration.merged.items())
+    if plan.repeated:
+        yield "\nThe same training as another cell, so trained once for both:"
+        yield from (f"  {label} as {earlier}" for label, earlier in plan.repeated.items())
     yield "\nCells:"
     yield from (f"  {cell.label}  [{', '.join(cell.arms)}]" for cell in plan.cells)
     yield from _describe_draws(plan)

@@ -66,7 +66,8 @@ def _fastest_engine(plan: Plan, open_keys: Sequence[str], plain_s: float, cache:
 def _fastest_threads(plan: Plan, cache: Path, say: Say) -> int:
     """Threads per trial that give the most trials per hour on all cores: one each side by side, or fewer trials with more."""
     cores = os.cpu_count() or 1
-    costliest = max(cost_classes(plan).values(), key=lambda config: config.epochs * (config.width or 1))
+    classes, costs = cost_classes(plan), probe_costs(plan, cache, say)
+    costliest = classes[max(classes, key=lambda name: costs.get(name, {}).get("trial_s", 0.0))]
     rates = {}
     for threads in (2**power for power in range(cores.bit_length())):
         seconds = seconds_together(replace(costliest, threads=threads), cores // threads, cache)

@@ -131,9 +131,17 @@ class Plan:
 
     @property
     def trial_counts(self) -> dict[str, int]:
-        """Trials per stage, with one confirmed draw per cell."""
-        tune = len(self.cells) * self.space.draws * len(self.tune_replicates) if self.has_tune_stage else 0
-        return {"tune": tune, "confirm": len(self.cells) * len(self.confirm_replicates)}
+        """Trials per stage, with one confirmed draw per cell; what several cells share is counted once."""
+        cells = len(self.cells) - len(self.repeated)
+        tune = cells * self.space.draws * len(self.tune_replicates) if self.has_tune_stage else 0
+        return {"tune": tune, "confirm": cells * len(self.confirm_replicates)}
+
+    @cached_property
+    def repeated(self) -> dict[str, str]:
+        """Labels of cells that come to the same training as an earlier one, which is trained once for both, and of which."""
+        first: dict[str, str] = {}
+        same = {cell.label: first.setdefault(content_hash(_identity(self, cell)), cell.label) for cell in self.cells}
+        return {label: earlier for label, earlier in same.items() if label != earlier}
 
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:

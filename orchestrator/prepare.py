@@ -15,6 +15,7 @@ from orchestrator.plan import Plan
 from search_spaces import ConfigError
 from trainables.arrays import is_intact
 from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig, cost_class
+from trainables.drafts import read_about
 
 Say = Callable[[str], None]
 
@@ -39,7 +40,7 @@ def prepare_recipes(
         ConfigError: If a recipe cannot be followed.
     """
     if all(is_intact(cache / f"data-{key}") for key in recipes):
-        return {key: json.loads((cache / f"data-{key}" / "about.json").read_text()) for key in recipes}
+        return {key: read_about(cache / f"data-{key}") for key in recipes}
     options = ["--leave-labels"] if leave_labels else []
     about: dict[str, dict[str, Any]] = json.loads(_run_module("trainables.prepare", recipes, cache, say, *options))
     return about
@@ -58,26 +59,17 @@ def doubts_about(about: Mapping[str, Any]) -> list[str]:
 
 
 def unusable_labels(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What a space asks of labels that they cannot give, in sentences.
-
-    Losses that need logits, where a set came with probabilities (log p has lost the norm that they compare), and edits of
-    more classes than there are.
-    """
-    problems = []
-    for cell in plan.cells:
-        about, name = known[plan.data_keys[cell.label]], "|".join(cell.arms)
-        is_stored = cell.settings.fixed.labels == "stored"
-        if is_stored and about.get("label_kind") == "prob" and cell.loss in (*LOGIT_LOSSES, *ANGLE_LOSSES):
-            problems.append(
-                f"scientific.loss: {name} compares logits, the stored labels are probabilities; leave it out, or "
-                "labels: bank."
-            )
-        problems += [
-            f"{edit}: must be at most C, the {about['classes']} classes, got {cell.knobs[edit]:g} for {name}."
-            for edit in ("label_swap", "label_top_k")
-            if cell.knobs.get(edit, 0) > about["classes"]
-        ]
-    return sorted(set(problems))
+    """Losses that need logits, where a set came with probabilities: log p has lost the norm that they compare."""
+    bad = {
+        "|".join(cell.arms)
+        for cell in plan.cells
+        if cell.settings.fixed.labels == "stored" and cell.loss in (*LOGIT_LOSSES, *ANGLE_LOSSES)
+        if known[plan.data_keys[cell.label]].get("label_kind") == "prob"
+    }
+    return [
+        f"scientific.loss: {name} compares logits, the stored labels are probabilities; leave it out, or labels: bank."
+        for name in sorted(bad)
+    ]
 
 
 def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]]:

@@ -72,7 +72,8 @@ def _projector_recipe(projector: Projector) -> dict[str, Any]:
     made = projector.model_dump(exclude_none=True)
     for key in {"weights", "text"} & made.keys():
         made[key] = {"path": made[key], "content": file_hash(made[key])}
-    unused = ("width", "norm") if "weights" in made or "backbone" not in made else ()
+    is_ours = made.get("backbone", "timm/").partition("/")[0] not in ("timm", "torchvision")
+    unused = ("width", "norm") if "weights" in made or not is_ours else ()
     return {key: value for key, value in made.items() if key not in unused}
 
 
@@ -83,5 +84,7 @@ def _teacher_recipe(teacher: Teacher | None) -> dict[str, Any] | None:
     if not teacher.weights:
         return teacher.model_dump(exclude_none=True)
     files = [{"path": path, "content": file_hash(path)} for path in teacher.files]
-    told = {"model", "mean", "std", "expert"} | (set() if teacher.is_numbered else {"epoch"})
-    return {**teacher.model_dump(include=told, exclude_none=True), "weights": files}
+    made = teacher.model_dump(include={"model", "mean", "std", "expert", "epoch"}, exclude_none=True)
+    if teacher.is_numbered:
+        made["file_of_epoch"] = made.pop("epoch")
+    return {**made, "weights": files}

@@ -103,11 +103,14 @@ class TwoStageSearch:
         self._queues: dict[str, deque[Assignment]] = {"confirm": deque(), "tune": deque()}
         self._queued: set[str] = set()  # ever, for `confirm`
         self._running: dict[str, Assignment] = {}
+        self._waiting: dict[str, list[Cell]] = defaultdict(list)  # cells by the `tune` trials that they need
         for cell, draw, config in plan.tune_trials():
             self._tune[cell.label, draw].append(config.trial_id)
             if config.trial_id not in self.results:
                 self._open[cell.label].add(config.trial_id)
-                self._queues["tune"].append(Assignment(cell, draw, config))
+                if config.trial_id not in self._waiting:  # cells may come to the same training
+                    self._queues["tune"].append(Assignment(cell, draw, config))
+                self._waiting[config.trial_id].append(cell)
         for cell in plan.cells:
             self._maybe_choose(cell)
 
@@ -130,8 +133,9 @@ class TwoStageSearch:
         assignment = self._running.pop(result.trial_id)
         self.results[result.trial_id] = result
         if assignment.config.stage == "tune":
-            self._open[assignment.cell.label].discard(result.trial_id)
-            self._maybe_choose(assignment.cell)
+            for cell in self._waiting.pop(result.trial_id):
+                self._open[cell.label].discard(result.trial_id)
+                self._maybe_choose(cell)
 
     def again(self, assignment: Assignment) -> None:
         """Take note that a running trial died and is to be run once more, before others."""

@@ -53,7 +53,7 @@ def tidy_table(
             row["status"] = "running"
         row["run_id"] = (run_ids or {}).get(row["trial_id"])
     table = pd.DataFrame(rows, columns=columns(plan))
-    again = table.trial_id.notna() & table.trial_id.duplicated()
+    again = table.trial_id.notna() & table.duplicated(["cell", "trial_id"])
     table = table[~again].reset_index(drop=True)  # two draws with equal values are one trial
     table.attrs["contexts"] = list(plan.space.context_factors)
     return table

@@ -54,6 +54,7 @@ class _Checks:
     def run(self, *, check_files: bool) -> Space | None:
         settings = self._validate_all()
         axes = self._axes()
+        self._require_one_place(axes)
         if settings is not None and settings.data_seeds > 1:
             axes["data_seed"] = list(range(settings.data_seeds))
         arms = self._arms(axes.pop("loss", None))
@@ -92,7 +93,9 @@ class _Checks:
     def _variants(self) -> list[str]:
         """Names under `variants`, whose settings are checked as if each were a value of an axis."""
         given = self.document.get("variants")
-        if not isinstance(given, Mapping) or not all(isinstance(keys, Mapping) for keys in given.values()):
+        if not isinstance(given, Mapping) or not all(
+            isinstance(name, str) and isinstance(keys, Mapping) for name, keys in given.items()
+        ):
             return []  # pydantic has complained
         for name, keys in given.items():
             for key, value in flatten(keys).items():
@@ -104,8 +107,21 @@ class _Checks:
                     self._value(key, value, f"variants.{name}.{key}")
         return [str(name) for name in given]
 
+    def _require_one_place(self, axes: Mapping[str, Any]) -> None:
+        """What a variant sets is neither an axis, nor tuned, nor set by an arm."""
+        given = self.document.get("variants")
+        losses, nuisance = axes.get("loss"), self.document.get("nuisance")
+        arms = [entry for entry in losses if isinstance(entry, Mapping)] if isinstance(losses, list) else []
+        places = {"scientific": set(axes), "nuisance": set(nuisance if isinstance(nuisance, Mapping) else ())}
+        places["an arm"] = {k for arm in arms for own in arm.values() if isinstance(own, Mapping) for k in own}
+        for name, keys in given.items() if isinstance(given, Mapping) else ():
+            for key in flatten(keys) if isinstance(keys, Mapping) else ():
+                for where in (where for where, there in places.items() if key in there):
+                    self.problems.append(f"variants.{name}.{key}: also given under {where}; give it in one place.")
+
     def _axis(self, key: str, values: list[Any]) -> None:
-        named = {"dataset": ("data", [*self.datasets]), "variant": ("variants", [*self.document.get("variants", ())])}
+        variants = self.document.get("variants")
+        named = {"dataset": ("data", [*self.datasets]), "variant": ("variants", [*(variants or ())])}
         if key in named:
             where, names = named[key]
             self.problems += [

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from search_spaces.errors import unknown
-from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
+from search_spaces.files import classes_of, distilled_hash, file_hash, image_tree, stated_of
 from search_spaces.settings import Data, Distilled, Projector, SpaceSettings, Teacher
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
@@ -141,7 +141,8 @@ def _of_projector(projector: Projector) -> Iterator[str]:
                 file_hash(path)
         except (ValueError, OSError) as err:
             yield f"projector.{key}: {err}"
-        if path is not None and projector.backbone is None:
+    for key in ("weights", "text", "image_size"):
+        if getattr(projector, key) is not None and projector.backbone is None:
             yield f"projector.{key}: belongs to a backbone; give projector.backbone."
 
 
@@ -193,6 +194,22 @@ def _networks_that_do_not_fit(settings: SpaceSettings, axes: Axes) -> Iterator[s
             yield f"{where}: resnet18_modified has {' or '.join(RESNET_NORMS)}, got {kinds}."
 
 
+def _of_level(space: Space, settings: SpaceSettings) -> Iterator[str]:
+    """Problems between axes and arms and what is fixed, or set by a variant."""
+    warmup = max(space.axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
+    if warmup >= settings.fixed.epochs:
+        yield f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}."
+    classes = classes_of(settings.data)
+    for arm in space.arms:
+        edited = space.knob_values(arm, settings.fixed)
+        if any(edited.get("label_swap", ())) and any(edited.get("label_top_k", ())):
+            yield f"scientific.loss: {arm.name} has label_swap and label_top_k, which exclude each other; make two arms."
+        for knob in ("label_swap", "label_top_k"):
+            most = max(edited.get(knob, (0,)))
+            if classes is not None and most > classes:
+                yield f"{knob}: must be at most C, the {classes} classes, got {most} for {arm.name}."
+
+
 def _of_training(space: Space) -> Iterator[str]:
     """Problems that no dataset has a part in."""
     settings, axes, nuisance = space.settings, space.axes, space.nuisance
@@ -203,13 +220,8 @@ def _of_training(space: Space) -> Iterator[str]:
     optimizers = axes.get("optimizer", [settings.fixed.optimizer])
     if any(factor.name == "momentum" for factor in nuisance) and not set(optimizers) & set(MOMENTUM_OPTIMIZERS):
         yield f"nuisance.momentum: {', '.join(optimizers)} has none, so it cannot be tuned."
-    warmup = max(axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
-    if warmup >= settings.fixed.epochs:
-        yield f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}."
-    for arm in space.arms:
-        edited = space.knob_values(arm, settings.fixed)
-        if any(edited.get("label_swap", ())) and any(edited.get("label_top_k", ())):
-            yield f"scientific.loss: {arm.name} has label_swap and label_top_k, which exclude each other; make two arms."
+    for level in [space.at({"variant": name}) for name in axes.get("variant", ())] or [settings]:
+        yield from _of_level(space, level)
     if settings.protocol == "paper" and nuisance:
         yield "protocol: paper compares at one fixed lr; remove the nuisance section or use tuned."
     strata = settings.early_stopping.stratify if settings.early_stopping else "cell"

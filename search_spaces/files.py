@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from search_spaces.settings import Data, Distilled
 from trainables.config import content_hash
-from trainables.names import REAL_DATASETS
+from trainables.names import CLASSES, REAL_DATASETS
 from trainables.sidecar import NAME as SIDECAR
 from trainables.sidecar import STATED, read_sidecar, sidecar_of
 from trainables.trees import Tree, hash_folder, list_tree
@@ -76,6 +76,15 @@ def check_stated(stated: Mapping[str, Any], where: str) -> dict[str, Any]:
         first = err.errors()[0]
         allowed = first["msg"].removeprefix("Input ").replace("should", "must")
         raise ValueError(f"{where}: {'.'.join(map(str, first['loc']))}: {allowed}, got {first['input']!r}.") from err
+
+
+def classes_of(data: Data) -> int | None:
+    """C of real data; None for a tree that is not there."""
+    try:
+        tree = image_tree(data)
+    except (ValueError, OSError):
+        return None
+    return len(tree.classes) if tree is not None else CLASSES[data.real]
 
 
 def image_tree(data: Data) -> Tree | None:

@@ -66,6 +66,10 @@ def _with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     projector = document.get("projector")
     if isinstance(projector, dict):
         projector |= {key: _absolute(projector[key]) for key in ("weights", "text") if key in projector}
+    variants = document.get("variants")
+    for keys in variants.values() if isinstance(variants, dict) else ():
+        if isinstance(keys, dict):
+            keys |= {key: _absolute(keys[key]) for key in (*_PATH_AXES, "data.real") if "/" in str(keys.get(key))}
     for one in [each["data"] for each in named.values()] or [data]:
         _absolute_data(one)
     if named and isinstance(teacher, dict) and set(teacher) == set(named):
@@ -91,9 +95,11 @@ def _absolute_data(data: Any) -> None:
 
 
 def _absolute_teacher(teacher: Any) -> Any:
+    if isinstance(teacher, str | list):
+        teacher = {"weights": [teacher] if isinstance(teacher, str) else teacher}
     if isinstance(teacher, dict) and isinstance(teacher.get("weights"), list):
         return teacher | {"weights": [_absolute(path) for path in teacher["weights"]]}
-    return [_absolute(path) for path in teacher] if isinstance(teacher, list) else _absolute(teacher)
+    return teacher
 
 
 def _absolute(path: Any) -> Any:

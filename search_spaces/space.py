@@ -137,7 +137,9 @@ def put(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
     """Set (or with None remove) a nested key in place, making mappings on the way."""
     *parents, last = path
     for key in parents:
-        document = document.setdefault(key, {})
+        if document.get(key) is None:
+            document[key] = {}
+        document = document[key]
     if value is None:
         document.pop(last, None)
     else:

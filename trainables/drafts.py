@@ -18,6 +18,8 @@ from trainables.arrays import SEAL, map_entry, new_entry
 
 #: Of a part's labels in float32, at most, unless a single view has more.
 PART_BYTES: Final = 64 * 2**20
+#: Labels of a bank: logits, and which classes they are of where not of all.
+BANK_FILES: Final = ("bank_logits.npy", "bank_kept.npy")
 FLOAT16_MOST: Final = float(np.finfo(np.float16).max)
 Part = tuple[int, int]
 
@@ -29,14 +31,14 @@ def draft_of(entry: Path) -> Path:
 
 def packing_of(draft: Path) -> dict[str, Any]:
     """How its labels are to be kept: arguments of `pack_logits`."""
-    about = _about(draft)
+    about = read_about(draft)
     return {"label_format": about["label_format"], "top_k": about.get("label_top_k", 0)}
 
 
 def split_views(draft: Path, *, workers: int = 1) -> list[Part]:
     """(first, last + 1) of the views of each part: about two per worker, none larger than PART_BYTES (or one view)."""
     views, images = _shape(draft)[:2]
-    fits = PART_BYTES // max(1, 4 * images * _about(draft)["classes"])
+    fits = PART_BYTES // max(1, 4 * images * read_about(draft)["classes"])
     size = max(1, min(fits, -(-views // (2 * workers)) if workers > 1 else views))
     return [(first, min(first + size, views)) for first in range(0, views, size)]
 
@@ -108,7 +110,7 @@ def pack_logits(logits: np.ndarray, *, label_format: str, top_k: int = 0) -> tup
 
 def complete(draft: Path, entry: Path, labelled: Iterable[tuple[Part, tuple[Mapping[str, np.ndarray], float]]]) -> None:
     """Make an entry of a draft and its labels, which arrive part by part in any order; the draft is used up."""
-    about, rounding = _about(draft), 0.0
+    about, rounding = read_about(draft), 0.0
     views, files = _shape(draft)[0], {}
     with new_entry(entry) as folder:
         for part, (arrays, error) in labelled:
@@ -125,18 +127,17 @@ def complete(draft: Path, entry: Path, labelled: Iterable[tuple[Part, tuple[Mapp
         for path in draft.iterdir():
             if path.name not in (SEAL, "teacher.npy", "about.json"):
                 path.rename(folder / path.name)
-        write_about(folder, about)
+        (folder / "about.json").write_text(json.dumps(about))
     shutil.rmtree(draft)
 
 
-def write_about(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write what is known of an entry, with the bytes of the files that a user of its labels would have to be sent."""
-    sizes = [path.stat().st_size for name in about["label_files"] if (path := folder / name).exists()]
-    (folder / "about.json").write_text(json.dumps({**about, "label_bytes": sum(sizes)}))
-
-
-def _about(draft: Path) -> dict[str, Any]:
-    return dict(json.loads((draft / "about.json").read_text()))
+def read_about(entry: Path) -> dict[str, Any]:
+    """What is known of an entry, with `label_bytes`: of the files that a user of its labels would have to be sent."""
+    about: dict[str, Any] = json.loads((entry / "about.json").read_text())
+    older = BANK_FILES if "label_format" in about else ("teacher.npy",)  # entries from before files were listed
+    files = about.get("label_files", older)
+    sizes = [path.stat().st_size for name in files if (path := entry / name).exists()]
+    return {**about, "label_bytes": sum(sizes)}
 
 
 def _shape(draft: Path) -> tuple[int, ...]:

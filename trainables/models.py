@@ -104,12 +104,12 @@ def _is_pickle(path: Path) -> bool:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-def read_weights(path: Path, *, expert: int = 0, epoch: int | None = None) -> Weights:
+def read_weights(path: Path, *, expert: int | None = None, epoch: int | None = None) -> Weights:
     """A network's tensors by name, out of any wrapper, or out of an expert buffer.
 
     Args:
         path: A file of torch.save.
-        expert: Of an expert buffer.
+        expert: Of an expert buffer; None: the first.
         epoch: Of an expert buffer; None: the last.
 
     Raises:
@@ -117,7 +117,12 @@ def read_weights(path: Path, *, expert: int = 0, epoch: int | None = None) -> We
     """
     content = safe_load(path)
     if is_buffer(content):
-        content = expert_weights(content, path, expert=expert, epoch=epoch)
+        content = expert_weights(content, path, expert=expert or 0, epoch=epoch)
+    elif (expert, epoch) != (None, None):
+        raise ValueError(
+            f"{path}: teacher.epoch and teacher.expert are of expert buffers, which this is not; leave them out, or write "
+            "{epoch} into the path of a file per epoch."
+        )
     return weights_of(content, path)
 
 
@@ -156,7 +161,7 @@ def load_checkpoint(  # noqa: PLR0913 (what it must fit, and where in the file i
     channels: int,
     image_size: int,
     name: str | None = None,
-    expert: int = 0,
+    expert: int | None = None,
     epoch: int | None = None,
 ) -> nn.Module:
     """A network with a checkpoint's weights, in evaluation mode.
@@ -167,7 +172,7 @@ def load_checkpoint(  # noqa: PLR0913 (what it must fit, and where in the file i
         channels: Of the images it must take.
         image_size: Side of the images it must take, pixels.
         name: Of the network (torchvision/NAME, timm/NAME) where the keys do not tell.
-        expert: Of an expert buffer, from 0.
+        expert: Of an expert buffer, from 0; None: the first.
         epoch: Of an expert buffer, 0 is untrained; None: the last.
 
     Raises:

@@ -38,6 +38,8 @@ REAL_DATASETS: Final[Mapping[str, int]] = {
     "svhn": 26_032,
     "imagenette": 3_925,
 }
+#: C of each.
+CLASSES: Final[Mapping[str, int]] = {name: 100 if name == "cifar100" else 10 for name in REAL_DATASETS}
 #: Side of their images, pixels; imagenette's differ, so `data.image_size` says to what they are brought.
 IMAGE_SIZES: Final[Mapping[str, int]] = {
     "digits": 8,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.landscape.anova import effects
-    from orchestrator.landscape.comparisons import compare, compare_tables
+    from orchestrator.landscape.comparisons import against, compare, compare_tables
     from orchestrator.landscape.labels import edit_curve, label_costs, pareto_front, storage_front
     from orchestrator.landscape.pooled import pooled_iqm
     from orchestrator.landscape.power import minimum_detectable_effect
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.landscape.values import arm_values, cell_values, ranking, read_table
 
 __all__ = [
+    "against",
     "arm_values",
     "boundary_flags",
     "cell_values",
@@ -48,7 +49,7 @@ __all__ = [
     "tuning_curve",
 ]
 _HOME = {
-    "comparisons": ("compare", "compare_tables"),
+    "comparisons": ("against", "compare", "compare_tables"),
     "anova": ("effects",),
     "labels": ("edit_curve", "label_costs", "pareto_front", "storage_front"),
     "pooled": ("pooled_iqm",),

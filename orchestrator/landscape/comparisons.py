@@ -159,6 +159,21 @@ def compare_tables(a: pd.DataFrame, b: pd.DataFrame, metric: str = "test_accurac
     return compared[["cell", *COLUMNS[2:]]]
 
 
+def against(table: pd.DataFrame, base: str, cells: Sequence[str], metric: str = "test_accuracy") -> pd.DataFrame:
+    """Cells of one sweep against one of them, paired by replicate.
+
+    Returns:
+        One row per other cell: cell, n, mean_difference (cell - base), low, high, p_value, p_holm (over the rows), p_better with its
+        interval.
+    """
+    values = confirmed(table).pivot_table(index="replicate", columns="cell", values=metric, sort=False)
+    others = [cell for cell in cells if cell != base and cell in values]
+    rows = [(cell, *_differ(values[[cell]], values[[base]].rename(columns={base: cell}))) for cell in others]
+    compared = pd.DataFrame(rows, columns=["cell", *(c for c in COLUMNS[2:] if c != "p_holm")])
+    compared["p_holm"] = holm(compared.p_value.to_numpy(dtype=float))
+    return compared[["cell", *COLUMNS[2:]]]
+
+
 def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p of the hypothesis that the signs of paired differences are arbitrary.
 

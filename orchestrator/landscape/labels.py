@@ -78,15 +78,22 @@ def storage_front(landscape: Landscape) -> pd.DataFrame:
     Returns:
         One row per confirmed cell, but for those with swapped labels, which nobody would send: as `cell_values` with images, label_bytes, `front` (no cell has as few images, as few
         label bytes and as high a mean accuracy, and is better in one) and `front_share` (the share of replicates, of those
-        that all cells have, in which that holds of their accuracies).
+        that all cells have, in which that holds of their accuracies). A front per dataset, where there are several.
     """
     values = cell_values(landscape.table).merge(label_costs(landscape), on="cell")
     swapped = values["label_swap"].notna() if "label_swap" in values else False
     values = values[(values.n > 0) & ~swapped].reset_index(drop=True)
-    costs = ["images", "label_bytes"]
     if values.empty:
         return values.assign(front=[], front_share=[])
-    rows = confirmed(landscape.table)
+    if "dataset" in landscape.table.attrs.get("contexts", []):
+        parts = [_front(part, landscape.table) for _, part in values.groupby("dataset", sort=False)]
+        return pd.concat(parts, ignore_index=True)
+    return _front(values, landscape.table)
+
+
+def _front(values: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Which of these cells are on the front, and in how many seeds."""
+    costs, rows = ["images", "label_bytes"], confirmed(table)
     series = {cell: by_replicate(group, "test_accuracy") for cell, group in rows.groupby("cell")}
     together = pd.concat([series[cell] for cell in values.cell], axis=1, join="inner").to_numpy().T
     per_seed = [

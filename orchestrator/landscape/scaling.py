@@ -18,6 +18,8 @@ from orchestrator.landscape.values import CONFIDENCE, arm_values, by_replicate, 
 #: Three parameters need a fourth level to be wrong about.
 FEWEST_LEVELS: Final = 4
 PARAMETERS: Final = ("floor", "scale", "exponent")
+#: A parameter below this is at its bound, 0.
+AT_BOUND: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class PowerLaw:
 
     Attributes:
         parameters: (3,): floor >= 0, the error that no number of images goes below; scale >= 0; exponent >= 0.
-        low, high: (3,): 95 % jackknife intervals over replicates; NaN with fewer than 3.
+        low, high: (3,): 95 % jackknife intervals over replicates; NaN with fewer than 3, and where a fit stays at its bound.
         points: A row per level: x, accuracy, low, high (t interval), fitted, residual (accuracy - fitted).
     """
 
@@ -71,6 +73,8 @@ def fit_power_law(x: Sequence[float], y: np.ndarray) -> PowerLaw:
         raise ValueError(f"accuracies must be ({len(levels)}, R) without holes, got {y.shape}.")
     parameters = _fit(levels, 1 - y.mean(axis=1))
     low, high = jackknife(y, lambda part: _fit(levels, 1 - part.mean(axis=1), parameters), parameters)
+    stuck = (parameters < AT_BOUND).any() & (high - low < AT_BOUND)  # at 0 whatever is left out: that is no certainty
+    low, high = np.where(stuck, np.nan, low), np.where(stuck, np.nan, high)
     half = _half_widths(y)
     fitted = 1 - _error(parameters, levels)
     points = {"x": levels, "accuracy": y.mean(axis=1), "low": y.mean(axis=1) - half, "high": y.mean(axis=1) + half}
@@ -111,19 +115,23 @@ def scaling_laws(table: pd.DataFrame, factor: str) -> dict[tuple[str, ...], Powe
     """
     measured = _accuracies(table, factor)
     return {
-        key: fit_power_law(list(x), y) for key, (x, y) in measured.items() if len(x) >= FEWEST_LEVELS and y.shape[1]
+        key: fit_power_law(list(x), y.to_numpy())
+        for key, (x, y) in measured.items()
+        if len(x) >= FEWEST_LEVELS and y.shape[1]
     }
 
 
 def hard_label_worth(table: pd.DataFrame, factor: str) -> pd.DataFrame:
     """How many images with hard labels (`ce`) reach the accuracy of a number of images with soft ones.
 
-    Between measured numbers accuracy is taken as linear in the number's logarithm; beyond them nothing is said.
+    Between measured numbers accuracy is taken as linear in the number's logarithm; numbers of hard labels that are no better than
+    a smaller one are passed over; beyond the measured numbers nothing is said. Replicates count that both have.
 
     Returns:
-        One row per soft arm, other context and level: level, other contexts, the factor, accuracy, images (NaN where the hard
-        labels never reach it, or always do), low, high (95 % jackknife intervals over replicates, of the logarithm), bound
-        ("more" or "fewer" where images is NaN). Empty without `ce`.
+        One row per soft arm, other context and level: level, other contexts, the factor, accuracy, n, images (NaN beyond the
+        measured numbers), low, high (95 % jackknife interval over replicates, computed on logarithms and cut at the measured
+        numbers; NaN where leaving out a replicate leads beyond them), beyond ("more" or "fewer" where images is NaN, else "").
+        Empty without `ce`.
     """
     others = [name for name in table.attrs.get("contexts", []) if name != factor]
     measured, rows = _accuracies(table, factor), []
@@ -131,42 +139,44 @@ def hard_label_worth(table: pd.DataFrame, factor: str) -> pd.DataFrame:
         if level == "ce" or ("ce", *rest) not in measured:
             continue
         hard_x, hard_y = measured["ce", *rest]
-        if hard_y.shape[1] != y.shape[1]:
-            continue
-        for at, accuracies in zip(x, y, strict=True):
-            both = np.vstack([accuracies, hard_y])
-            log = _log_images(both, hard_x)
-            low, high = jackknife(both, lambda part, x=hard_x: _log_images(part, x), log)  # type: ignore[misc]
-            bound = "more" if accuracies.mean() > hard_y.mean(axis=1).max() else "fewer"
-            found = {"images": np.exp(log[0]), "low": np.exp(low[0]), "high": np.exp(high[0]), "bound": bound}
-            rows.append(
-                {
-                    "level": level,
-                    **dict(zip(others, rest, strict=True)),
-                    factor: at,
-                    "accuracy": accuracies.mean(),
-                    **found,
-                }
-            )
-    return pd.DataFrame(rows, columns=["level", *others, factor, "accuracy", "images", "low", "high", "bound"])
+        for number, at in enumerate(x):
+            both = pd.concat([y.iloc[number], hard_y.T], axis=1, join="inner").to_numpy().T
+            if both.size:
+                row = {"level": level, **dict(zip(others, rest, strict=True)), factor: at, "accuracy": both[0].mean()}
+                rows.append(row | _worth(both, hard_x))
+    columns = ["level", *others, factor, "accuracy", "n", "images", "low", "high", "beyond"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _worth(accuracies: np.ndarray, x: np.ndarray) -> dict[str, float | int | str]:
+    """Of row 0 of accuracies (1 + k, R) among rows 1 to k, which belong to x."""
+    log = _log_images(accuracies, x)
+    low, high = jackknife(accuracies, lambda part: _log_images(part, x), log)
+    beyond = (
+        "" if np.isfinite(log[0]) else "more" if accuracies[0].mean() > accuracies[1:].mean(axis=1).max() else "fewer"
+    )
+    cut = np.exp(np.clip([low[0], high[0]], np.log(x.min()), np.log(x.max())))
+    images = float(np.exp(log[0]))
+    return {"n": accuracies.shape[1], "images": images, "low": cut[0], "high": cut[1], "beyond": beyond}
 
 
 def _log_images(accuracies: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Logarithm of the x at which rows 1 to k (of accuracies (1 + k, R)) reach row 0; NaN outside."""
     wanted, *levels = accuracies.mean(axis=1)
-    reached = np.maximum.accumulate(levels)
-    inside = reached[0] <= wanted <= reached[-1]
-    return np.array([np.interp(wanted, reached, np.log(x)) if inside else np.nan])
+    best = np.maximum.accumulate(levels)
+    better = np.concatenate([[True], best[1:] > best[:-1]])
+    inside = best[0] <= wanted <= best[-1]
+    return np.array([np.interp(wanted, best[better], np.log(x[better])) if inside else np.nan])
 
 
-def _accuracies(table: pd.DataFrame, factor: str) -> dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]:
-    """Levels of a number (k,) and accuracies (k, R) on the replicates that all have, by arm and other contexts."""
+def _accuracies(table: pd.DataFrame, factor: str) -> dict[tuple[str, ...], tuple[np.ndarray, pd.DataFrame]]:
+    """Levels of a number (k,) and accuracies (k rows, a column per replicate that all have), by arm and other contexts."""
     others = [name for name in table.attrs.get("contexts", []) if name != factor]
     rows, found = confirmed(table), {}
     for key, arm in arm_values(table).groupby(["level", *others], sort=False, dropna=False):
         arm = arm[arm[factor] > 0].sort_values(factor)
         series = [by_replicate(rows[rows.cell.isin(members)], "test_accuracy") for members in arm.members]
         if series:
-            together = pd.concat(series, axis=1, join="inner").to_numpy().T
+            together = pd.concat(series, axis=1, join="inner").T
             found[tuple(map(str, key))] = arm[factor].to_numpy(dtype=float), together
     return found

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.landscape.scaling import PowerLaw
-from orchestrator.report.figures import COLOURS, INK, SCALE, accuracy_range, line_style, styled
+from orchestrator.report.figures import COLOURS, INK, LEAST_ERROR, SCALE, accuracy_range, line_style, styled
 from orchestrator.report.html import cell_names, context_name
 from orchestrator.report.panels import Panel
 
@@ -77,7 +77,7 @@ def scaling_figure(laws: Mapping[tuple[str, ...], PowerLaw]) -> go.Figure:
         style = line_style(number)
         figure.add_scatter(
             x=at.x,
-            y=100 * (1 - at.accuracy),
+            y=(100 * (1 - at.accuracy)).clip(lower=LEAST_ERROR),
             error_y={"array": 100 * (at.high - at.accuracy), "color": INK, "thickness": 1},
             mode="markers",
             marker={"color": style["color"], "size": 9},

@@ -21,7 +21,7 @@ _DASHES = ("solid", "dash", "dot")  # when there are more lines than colours
 _SYMBOLS = ("diamond-open", "square-open", "triangle-up-open", "cross-open", "star-open", "pentagon-open")
 SCALE = "Viridis"
 #: A logarithmic axis has no 0; an error of 0 is drawn here, in %.
-_LEAST_ERROR = 0.05
+LEAST_ERROR = 0.05
 PANELS_PER_ROW = 3
 #: What is further below the median than this many times the best is above it is off an axis.
 FAR_BELOW = 10
@@ -301,7 +301,7 @@ def tuning_figure(curve: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
 
 def _error(accuracy: pd.Series) -> pd.Series:
     """Error in %, for a logarithmic axis."""
-    return (100 * (1 - accuracy)).clip(lower=_LEAST_ERROR)
+    return (100 * (1 - accuracy)).clip(lower=LEAST_ERROR)
 
 
 def _band(x: pd.Series, low: pd.Series, high: pd.Series, level: str, number: int) -> Iterator[go.Scatter]:

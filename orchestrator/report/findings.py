@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from orchestrator.landscape.anova import effects
-from orchestrator.landscape.comparisons import compare
+from orchestrator.landscape.comparisons import against, compare
 from orchestrator.landscape.labels import storage_front
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.scaling import PowerLaw, scaling_laws
@@ -83,6 +83,20 @@ class Findings:
     def tuning(self) -> pd.DataFrame:
         """See `tuning_curve`."""
         return tuning_curve(self.table)
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """Where one arm is all there is: its contexts, the one with the best validation first; see `against`.
+
+        Columns of `arms`, and mean_difference, difference_low, difference_high, p_holm against the first, for which they are NaN.
+        """
+        by = "validation" if self.arms.validation.notna().all() else "mean"
+        ordered = self.arms.assign(key=[members[0] for members in self.arms.members]).sort_values(by, ascending=False)
+        compared = against(self.table, ordered.key.iloc[0], list(ordered.key)).rename(
+            columns={"cell": "key", "low": "difference_low", "high": "difference_high"}
+        )
+        wanted = ["key", "mean_difference", "difference_low", "difference_high", "p_holm"]
+        return ordered.merge(compared[wanted], on="key", how="left")
 
     @cached_property
     def scaling(self) -> dict[tuple[str, ...], PowerLaw]:

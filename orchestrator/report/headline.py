@@ -49,10 +49,13 @@ def _of_one_arm(found: Findings) -> str:
     )
     seeds = int(found.ranked.n.iloc[0])
     text = f"With the loss {html.escape(str(found.ranked.level.iloc[0]))}{_at_own_draw(found.landscape)}, test accuracy ranges from "
-    return (
-        text
-        + f"{worst} to {best} over {len(arms)} settings of {html.escape(', '.join(names))}, mean over {seeds} seeds."
-    )
+    text += f"{worst} to {best} over {len(arms)} settings of {html.escape(', '.join(names))}, mean over {seeds} seeds."
+    settings = found.settings
+    base = html.escape(context_name([settings[name].iloc[0] for name in names], names))
+    differ = int((settings.p_holm <= 0.05).sum())
+    if (needed := replicates_needed(len(settings) - 1)) > seeds:
+        return f"{text} No difference to one of them can be significant with so few replicates; {needed} are needed."
+    return f"{text} {differ} of the others differ from {base}, which has the best validation accuracy (sign-flip test, Holm, 5 %)."
 
 
 def _at_own_draw(landscape: Landscape) -> str:
@@ -111,7 +114,7 @@ def _per_context(found: Findings) -> Iterator[str]:
     if not 1 < len(ranges) <= MOST_CONTEXTS or len({*zip(ranges.best, ranges.worst, strict=True)}) == 1:
         return
     parts = [
-        f"{context_name([row[name] for name in contexts])}: best {found.names[str(row['best'])]}, worst "
+        f"{context_name([row[name] for name in contexts], contexts)}: best {found.names[str(row['best'])]}, worst "
         f"{found.names[str(row['worst'])]}, {points(row['tuned'])} points apart"
         for row in ranges.to_dict("records")
     ]
@@ -169,7 +172,7 @@ def _contexts(found: Findings, count: int) -> str:
     if count < 2:
         return ""
     if 1 < len(found.sensitivity) <= MOST_CONTEXTS:
-        values = [context_name([row[name] for name in names]) for row in found.sensitivity.to_dict("records")]
+        values = [context_name([row[name] for name in names], names) for row in found.sensitivity.to_dict("records")]
         return f"{html.escape(' and '.join(values))} and "
     return f"{count} settings of {html.escape(', '.join(names))} and "
 

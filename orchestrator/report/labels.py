@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.landscape.scaling import PARAMETERS, PowerLaw, hard_label_worth
+from orchestrator.landscape.scaling import AT_BOUND, PARAMETERS, PowerLaw, hard_label_worth
 from orchestrator.report.curves import lines_figure, scaling_figure, storage_figure
 from orchestrator.report.findings import IPC, Findings
 from orchestrator.report.html import cell_names, context_name, figure, grid, interval, percent, points
@@ -31,9 +31,11 @@ def teacher_epoch(found: Findings) -> Iterator[str]:
     for panel in panels:
         ranked = panel.cells.sort_values(chosen, ascending=False)
         best, last = ranked.to_dict("records")[0], ranked[ranked[EPOCH] == ranked[EPOCH].max()].to_dict("records")[0]
-        shown = [(f"{cell[EPOCH]:g}", cell["line"], percent(cell["mean"])) for cell in (best, last)]
+        shown = [(f"{c[EPOCH]:g}", c["line"], percent(c["mean"]), interval(c["low"], c["high"])) for c in (best, last)]
         rows.append((panel.name or "all", *shown[0], *shown[1]))
-    yield grid(("context", "best epoch", "at", "test accuracy", "last epoch", "at", "test accuracy"), rows)
+    yield grid(
+        ("context", "best epoch", "at", "test accuracy", "95 %", "last epoch", "at", "test accuracy", "95 %"), rows
+    )
     how = (
         "on validation images"
         if chosen == "validation"
@@ -57,6 +59,7 @@ def structure(found: Findings) -> Iterator[str]:
             wide=len(panels) > 1,
         )
         head = (
+            "arm",
             knob,
             *contexts,
             "test accuracy",
@@ -72,7 +75,7 @@ def _edited(row: Mapping[Any, Any], knob: str, contexts: Sequence[str]) -> tuple
     """One cell with an edit, as a row of the table."""
     difference = points(row["difference"]), interval(row["difference_low"], row["difference_high"])
     shown = percent(row["mean"]), interval(row["low"], row["high"])
-    return f"{row[knob]:g}", *(row[name] for name in contexts), *shown, *difference, row["n"]
+    return row["arms"], f"{row[knob]:g}", *(row[name] for name in contexts), *shown, *difference, row["n"]
 
 
 def scaling(found: Findings) -> Iterator[str]:
@@ -101,13 +104,13 @@ def _misfit(law: PowerLaw) -> tuple[str, str]:
     """Whether a power law is what was measured."""
     at = law.points
     off = ((at.fitted < at.low) | (at.fitted > at.high)).sum()
-    return points(at.residual.abs().max()), f"{off} of {len(at)}"
+    return points(at.residual.abs().max()), "–" if at.low.isna().any() else f"{off} of {len(at)}"
 
 
 def _estimate(law: PowerLaw, number: int) -> str:
-    value, low, high = (
-        0.0 if abs(x) < 1e-9 else x for x in (law.parameters[number], law.low[number], law.high[number])
-    )
+    value, low, high = law.parameters[number], law.low[number], law.high[number]
+    if value < AT_BOUND:
+        return "0 (its bound)"
     return f"{value:.3g}" + ("" if pd.isna(low) else f" [{low:.2g}, {high:.2g}]")
 
 
@@ -130,15 +133,17 @@ def _worth(found: Findings) -> Iterator[str]:
         ("arm", "images per class", "test accuracy", "images per class with hard labels (ce) for the same"), rows
     )
     yield (
-        "<p class='soft'>Between the numbers that were measured, by straight lines over the logarithm; 95 % jackknife interval over "
-        "seeds. Beyond them nothing is said.</p>"
+        "<p class='soft'>Between the numbers that were measured, by straight lines over the logarithm, passing over numbers that were "
+        "no better than a smaller one; 95 % jackknife intervals over seeds, cut at the numbers that were measured. Beyond them "
+        "nothing is said.</p>"
     )
 
 
 def _images(row: Mapping[Any, Any]) -> str:
-    if pd.isna(row["images"]):
-        return f"{row['bound']} than were measured"
-    return f"{row['images']:.3g}" + ("" if pd.isna(row["low"]) else f" [{row['low']:.3g}, {row['high']:.3g}]")
+    if row["beyond"]:
+        return f"{row['beyond']} than were measured"
+    shown = "(too near the end of what was measured for an interval)"
+    return f"{row['images']:.3g} " + (shown if pd.isna(row["low"]) else f"[{row['low']:.3g}, {row['high']:.3g}]")
 
 
 def storage(found: Findings) -> Iterator[str]:

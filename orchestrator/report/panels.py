@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,7 @@ from orchestrator.landscape.values import cell_values
 from orchestrator.report.figures import by_context
 from orchestrator.report.findings import Findings
 from orchestrator.report.html import context_name
+from trainables.config import LOSS_KNOBS
 
 EPOCH: Final = "teacher.epoch"
 EDITS: Final = {
@@ -41,8 +43,7 @@ def epoch_panels(found: Findings) -> list[Panel]:
     values = values[values.n > 0] if EPOCH in values else values.iloc[:0]
     if values.empty or values[EPOCH].nunique() < 2:
         return []
-    by = "label_temperature" if "label_temperature" in values else "arms"
-    values = values.assign(line=[_softness(v) if by == "label_temperature" else v for v in values[by]])
+    values = values.assign(line=_lines(values))
     others = [name for name in found.table.attrs["contexts"] if name != EPOCH]
     return [
         Panel(context_name(key, others) if others else "", cells, values.iloc[:0])
@@ -50,8 +51,18 @@ def epoch_panels(found: Findings) -> list[Panel]:
     ]
 
 
-def _softness(value: float) -> str:
-    return f"label temperature {1 if pd.isna(value) else value:g}"
+def _lines(cells: pd.DataFrame) -> list[str]:
+    """Names of lines: the arm where there are several, the label temperature where the loss has one and it varies."""
+    softened = cells.get("label_temperature", pd.Series(math.nan, cells.index))
+    several = cells.arms.nunique() > 1
+    return [
+        ", ".join(
+            [arm] * several
+            + [f"label temperature {1 if pd.isna(t) else t:g}"] * ("label_temperature" in LOSS_KNOBS[loss])
+        )
+        or arm
+        for arm, loss, t in zip(cells.arms, cells.loss, softened, strict=True)
+    ]
 
 
 def edit_panels(found: Findings, knob: str) -> list[Panel]:

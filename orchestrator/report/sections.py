@@ -18,7 +18,7 @@ from orchestrator.report import labels
 from orchestrator.report.figures import curves_figure, effects_figure, heatmap_figure, ranking_figure, settings_figure
 from orchestrator.report.findings import Findings
 from orchestrator.report.headline import MOST_CONTEXTS
-from orchestrator.report.html import figure, grid, interval, percent, points, probability, share
+from orchestrator.report.html import context_name, figure, grid, interval, percent, points, probability, share
 from orchestrator.report.search import stopping, tuning
 
 MOST_PAIRS = 500
@@ -66,6 +66,26 @@ def _which_setting(found: Findings) -> Iterator[str]:
             "Data: <a href='arms.csv'>arms.csv</a>.",
             "Settings by test accuracy with intervals",
         )
+    names = list(found.table.attrs["contexts"])
+    rows = [
+        (
+            context_name([row[name] for name in names], names),
+            percent(row["mean"]),
+            interval(row["low"], row["high"]),
+            points(row["mean_difference"]),
+            interval(row["difference_low"], row["difference_high"]),
+            probability(row["p_holm"]),
+            row["n"],
+        )
+        for row in found.settings.to_dict("records")
+    ]
+    yield grid(
+        ("setting", "test accuracy", "95 % interval", "against the first", "95 %, paired", "p (Holm)", "seeds"), rows
+    )
+    yield (
+        "<p class='soft'>In the order of validation accuracy; the first was chosen on it, so it is no winner picked on test images. "
+        "Differences in points, paired by seed; exact sign-flip p, adjusted for all rows.</p>"
+    )
     yield from _representatives(found)
 
 

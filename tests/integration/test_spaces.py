@@ -39,7 +39,15 @@ OF_LABELS = {
         ],
         "storage",
     ),
-    "dd-challenge": (["nuisance=null", "fixed.evaluate_every_epochs=1", "fixed.student=convnet2"], "which"),
+    "dd-challenge": (
+        [
+            "protocol=tuned",
+            "fixed.lr=null",
+            "nuisance={lr: {loguniform: [1.0e-3, 1.0e-1]}, draws: 2}",
+            "fixed.student=convnet2",
+        ],
+        "which",
+    ),
 }
 SMALL_STUDENT = ("fixed.epochs=2", "fixed.views=2", "fixed.width=4")
 
@@ -56,6 +64,6 @@ def test_a_shipped_space_runs_on_a_tree_and_a_distilled_set(name: str, tree: Pat
     assert run.exit_code == 0, run.output
     table = pd.read_csv(io.StringIO(runner.invoke(app, ["table", name, *home]).stdout))
     assert set(table.status) == {"finished"}
-    assert table.cell.nunique() * (1 if name == "dd-challenge" else 2 + 1) == len(table)
+    assert table.cell.nunique() * (2 + 1) == len(table)
     page = (tmp_path / "home" / "sweeps" / name / "report" / "index.html").read_text()
     assert f"<h2 id='{section}'>" in page

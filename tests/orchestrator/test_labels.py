@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.landscape.comparisons import against
 from orchestrator.landscape.labels import edit_curve, label_costs, pareto_front, storage_front
 from orchestrator.landscape.scaling import fit_power_law, hard_label_worth, scaling_laws
 from tests.orchestrator.landscapes import trials
@@ -82,20 +83,43 @@ def test_scaling_laws_are_fitted_per_arm() -> None:
 
 
 def test_what_a_label_is_worth_by_hand() -> None:
-    """Hard labels: 0.1 per doubling from 0.5; a soft label with 0.55 at one image is worth 2^0.5 of them, 0.95 more than all."""
-    hard = 0.5 + 0.1 * np.log2(X)
-    soft = np.array([0.55, 0.6, 0.7, 0.8, 0.95, 0.45])
-    table = scaling_table(hard, np.minimum(soft, 1), sigma=0)
-    hard_of = dict(zip(X, hard, strict=True))
+    """Hard labels: 0.1 per doubling from 0.3; a soft label with 0.35 at one image is worth 2^0.5 of them."""
+    table = scaling_table(0.3 + 0.1 * np.log2(X), np.array([0.35, 0.4, 0.5, 0.6, 0.9, 0.25]), sigma=0)
     worth = hard_label_worth(table, IPC).set_index(IPC)
-    assert worth.images[1.0] == pytest.approx(2**0.5)
-    assert worth.images[2.0] == pytest.approx(2.0)
-    assert worth.images[10.0] == pytest.approx(2**3)
-    assert hard_of[50.0] > 0.95 or worth.bound[20.0] == "more"
-    assert math.isnan(worth.images[50.0])
-    assert worth.bound[50.0] == "fewer"
-    assert worth.low[1.0] == pytest.approx(worth.images[1.0])
+    assert worth.images[:10.0].tolist() == pytest.approx([2**0.5, 2, 4, 8])
+    for end in (worth.low, worth.high):
+        assert end[:10.0].tolist() == pytest.approx(worth.images[:10.0].tolist())
+    assert worth.beyond.tolist() == ["", "", "", "", "more", "fewer"]
+    assert worth.images[[20.0, 50.0]].isna().all()
     assert hard_label_worth(table[table.loss != "ce"], IPC).empty
+
+
+def test_numbers_that_are_no_better_than_smaller_ones_are_passed_over() -> None:
+    """0.5 is reached by 2 images, although 5 and 10 have it too; a little more needs a little more than 2."""
+    hard = np.array([0.3, 0.5, 0.45, 0.5, 0.7, 0.8])
+    table = scaling_table(hard, np.array([0.5, 0.5001, 0.6, 0.3, 0.3, 0.8]), sigma=0)
+    worth = hard_label_worth(table, IPC).images.tolist()
+    assert worth == pytest.approx([2, 2.0, math.sqrt(2 * 20), 1, 1, 50], rel=2e-3)
+
+
+def test_a_label_is_worth_what_the_shared_seeds_say() -> None:
+    """A seed that one of the arms lacks is left out, and never paired with another."""
+    table = scaling_table(0.3 + 0.1 * np.log2(X), np.full(6, 0.4), replicates=6, sigma=0.02)
+    holes = ((table.loss == "ce") & (table.replicate == 2)) | ((table.loss == "soft_ce") & (table.replicate == 5))
+    found = hard_label_worth(table[~holes], IPC)
+    expected = hard_label_worth(table[~table.replicate.isin([2, 5])], IPC)
+    assert found.n.tolist() == [4] * 6
+    pd.testing.assert_frame_equal(found, expected)
+    apart = table[(table.loss == "ce") == (table.replicate <= 3)]
+    assert hard_label_worth(apart, IPC).empty
+
+
+def test_a_law_at_its_bound_claims_no_certainty() -> None:
+    found = fit_power_law(X, noisy(law(0.0, 0.4, 0.5), sigma=1e-4, seed=1))
+    at_bound = found.parameters < 1e-6
+    assert np.isnan(found.low[at_bound & (found.high - found.low < 1e-9)]).all()
+    rising = fit_power_law(X, noisy(law(0.0, 0.4, 0.5)[::-1], sigma=0.01, seed=1))
+    assert np.isnan(rising.low).any()
 
 
 def test_an_edit_is_compared_with_the_label_as_it_is_under_the_same_settings() -> None:
@@ -151,6 +175,15 @@ def test_every_point_off_the_front_is_beaten_by_one_on_it(values: list[tuple[int
         assert not (beats & better).any()
 
 
+def test_cells_are_compared_with_one_of_them_by_seed() -> None:
+    cells = pd.DataFrame({"loss": "kl", "cell": ["a", "b", "c"]})
+    table = trials(cells, np.array([0.5, 0.6, 0.4]), rho=1.0)
+    found = against(table, "a", ["a", "b", "c"]).set_index("cell")
+    assert found.mean_difference.to_dict() == pytest.approx({"b": 0.1, "c": -0.1})
+    assert found.p_value.tolist() == pytest.approx([2 / 2**10] * 2)
+    assert found.p_holm.tolist() == pytest.approx([4 / 2**10] * 2)
+
+
 def sweep_of(costs: dict[str, tuple[int, int]], table: pd.DataFrame) -> Any:
     """As much of a landscape as costs need: each cell's data have a key and are known."""
     cells = [SimpleNamespace(label=label, loss=label.split(",")[0]) for label in costs]
@@ -170,6 +203,14 @@ def test_the_front_counts_seeds_and_leaves_hard_labels_without_bytes() -> None:
     front = storage_front(landscape).set_index("cell")
     assert front.front.to_dict() == {"ce,x": True, "kl,x": True, "kl,big": True}
     assert front.front_share.to_dict() == {"ce,x": 1.0, "kl,x": 0.75, "kl,big": 0.5}
+
+
+def test_every_dataset_has_a_front_of_its_own() -> None:
+    cells = pd.DataFrame({"loss": "kl", "cell": ["kl,a", "kl,b"], "dataset": ["a", "b"]}).assign(arms="kl")
+    table = trials(cells, np.array([0.5, 0.9]), sigma=0)
+    table.attrs["contexts"] = ["dataset"]
+    front = storage_front(sweep_of({"kl,a": (10, 800), "kl,b": (10, 800)}, table))
+    assert front.front.tolist() == [True, True]
 
 
 def test_a_sweep_from_before_bytes_were_counted_has_no_front() -> None:

@@ -67,6 +67,13 @@ def test_epochs_that_were_not_copied_are_noticed(tmp_path: Path) -> None:
     load_checkpoint(path, **FIT, expert=1)
 
 
+def test_an_epoch_of_an_ordinary_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save(network("instance", 0).state_dict(), tmp_path / "net.pth")
+    for at in ({"epoch": 1}, {"expert": 0}):
+        with pytest.raises(ValueError, match=r"of expert buffers, which this is not; .* \{epoch\} into the path"):
+            load_checkpoint(tmp_path / "net.pth", **FIT, **at)
+
+
 def test_parameters_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save([[[torch.zeros(3, 3), torch.zeros(3)]]], tmp_path / "b.pt")
     with pytest.raises(ValueError, match="2 parameters per epoch that are no convnet's"):
@@ -94,6 +101,24 @@ def test_an_early_checkpoint_of_our_own_training_is_what_a_shorter_training_with
     assert np.array_equal(banks[2], load_arrays(plain, home / "cache")["bank_logits"])
     kept = sorted(path.name for path in (home / "cache").glob("teacher-*/teacher-*.pt"))
     assert kept == ["teacher-0.pt", "teacher-1.pt", "teacher-2.pt"], "trained once for all epochs"
+
+
+def test_early_files_may_know_nothing_if_a_later_one_knows_something(
+    tiny: dict[str, Any], home: Path, prepared_cache: Path, tmp_path: Path
+) -> None:
+    """As for a buffer, or a training of our own: near chance is only refused where every epoch is."""
+    (trained,) = prepared_cache.glob("teacher-*/teacher.pt")
+    torch.save(torch.load(trained, weights_only=True), tmp_path / "model_2.pth")
+    for epoch in (0, 1):
+        torch.save(network("batch", epoch).state_dict(), tmp_path / f"model_{epoch}.pth")
+    space = {**tiny, "teacher": str(tmp_path / "model_{epoch}.pth"), "fixed": SMALL, "replicates": 1}
+    space["scientific"] = {"loss": ["kl"], "teacher.epoch": [0, 1, 2]}
+    del space["nuisance"]
+    table = Sweep.from_space(space, home=home).run(RunOptions(local=True, tracking_uri="off")).table
+    assert set(table.status) == {"finished"}
+    refused = Sweep.from_space({**space, "scientific": {"loss": ["kl"], "teacher.epoch": [0, 1]}}, home=home, name="x")
+    with pytest.raises(ConfigError, match="near chance"):
+        refused.run(RunOptions(local=True, tracking_uri="off"))
 
 
 def test_a_file_per_epoch_and_a_buffer_are_axes_too(tiny: dict[str, Any], home: Path, tmp_path: Path) -> None:

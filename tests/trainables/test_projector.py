@@ -205,6 +205,32 @@ def test_a_pretrained_backbone_is_loaded_whole_and_costs_nothing(
         label()
 
 
+def test_variants_that_come_to_the_same_are_trained_once_and_shown_under_both_names(
+    tiny: dict[str, Any], home: Path
+) -> None:
+    """`ce` sees no labels, `again` changes nothing: 2 cells of ce, 3 of kl, of which 1 and 2 are different trainings."""
+    tiny |= {"scientific": {"loss": ["ce", "kl"]}, "replicates": 1}
+    tiny["variants"] = {"all": {}, "again": {"label_temperature": 1.0}, "top": {"label_swap": 2}}
+    sweep = Sweep.from_space(tiny, home=home)
+    assert sweep.plan.trial_counts == {"tune": 3 * 4, "confirm": 3}
+    table = sweep.run(RunOptions(local=True, tracking_uri="off")).table
+    assert set(table.status) == {"finished"}
+    assert table.trial_id.nunique() == 3 * 4 + 3
+    by_variant = table[table.stage == "confirm"].pivot_table(index="variant", columns="arms", values="test_accuracy")
+    assert by_variant.ce.nunique() == 1
+    assert by_variant.kl["all"] == by_variant.kl["again"]
+    assert len(by_variant) == 3
+
+
+def test_a_swap_with_itself_is_no_cell_of_its_own(tiny: dict[str, Any], home: Path) -> None:
+    tiny["scientific"] = {"loss": ["kl", {"swapped": {"loss": "kl", "label_swap": [2, 10]}}]}
+    cells = {cell.label: cell.arms for cell in Sweep.from_space(tiny, home=home).plan.cells}
+    assert cells == {
+        "kl,temperature=1,refinement=0": ("kl", "swapped"),
+        "kl,temperature=1,refinement=0,label_swap=2": ("swapped",),
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -215,6 +241,17 @@ def test_a_pretrained_backbone_is_loaded_whole_and_costs_nothing(
         ({"variants": {"a": {"labels": "bnak"}}}, "variants.a.labels: .*'projector'"),
         ({"variants": {"a": {"nothing": 1}}}, "variants.a.nothing: unknown"),
         ({"variants": {"a": {"epochs": 1}}}, "variants.a.epochs"),
+        ({"variants": {1: {}}}, "variants"),
+        ({"variants": {"a": {"lr": 0.1}}}, "variants.a.lr: also given under nuisance; give it in one place"),
+        ({"variants": {"a": {"temperature": 2}}}, "variants.a.temperature: also given under scientific"),
+        (
+            {"variants": {"a": {"label_swap": 2, "label_top_k": 3}}},
+            "label_swap and label_top_k, which exclude each other",
+        ),
+        ({"variants": {"a": {"warmup_epochs": 8}}}, "warmup_epochs: must be less than epochs, got 8 of 8"),
+        ({"variants": {"a": {"label_swap": 11}}}, "label_swap: must be at most C, the 10 classes, got 11"),
+        ({"projector": {"image_size": 4}}, "projector.image_size: belongs to a backbone"),
+        ({"teacher": None, "scientific": {"loss": ["kl"], "teacher.epoch": [1]}}, "teacher: give a model"),
         (
             {"variants": {"a": {}}, "scientific": {"loss": ["kl"], "variant": ["b"]}},
             "scientific.variant: unknown name 'b'",

@@ -49,7 +49,10 @@ class Trunk(nn.Module):
 
 def without_head(network: nn.Module) -> nn.Module:
     """A classifier without its last linear layer, in place."""
-    name = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+    linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise ValueError("projector.backbone: a network whose last layer is not linear has no head to take off.")
+    name = linear[-1]
     parent, _, attribute = name.rpartition(".")
     setattr(network.get_submodule(parent), attribute, nn.Identity())
     return network

@@ -91,7 +91,7 @@ def load_teacher(
     real: RealData,
     *,
     name: str | None,
-    expert: int = 0,
+    expert: int | None = None,
     epoch: int | None = None,
     **constants: Sequence[float],
 ) -> Teacher:
@@ -101,7 +101,7 @@ def load_teacher(
         paths: Of checkpoints; several are an ensemble.
         real: Normalised data that they must fit.
         name: Of the network, where the keys do not tell.
-        expert: Of expert buffers.
+        expert: Of expert buffers; None: the first.
         epoch: Of expert buffers; None: the last.
         **constants: `mean` and `std` per channel that the teachers' pixels were normalised with; none: as `real`'s.
 

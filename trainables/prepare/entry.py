@@ -12,14 +12,15 @@ import numpy as np
 from trainables.arrays import is_intact, new_entry, only_maker
 from trainables.data.labels import with_pixels
 from trainables.drafts import (
+    BANK_FILES,
     complete,
     draft_of,
     label_views,
     needed_for_labels,
     pack_logits,
     packing_of,
+    read_about,
     split_views,
-    write_about,
 )
 from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
@@ -31,8 +32,8 @@ from trainables.trial import TrialData
 
 #: What a user of labels from a source would have to be sent, besides the images.
 _LABEL_FILES: Final[Mapping[str, Sequence[str]]] = {
-    "bank": ("bank_logits.npy", "bank_kept.npy"),
-    "stored": ("bank_logits.npy", "bank_kept.npy"),
+    "bank": BANK_FILES,
+    "stored": BANK_FILES,
     "online": ("teacher.npy",),
     "projector": ("projector.npy",),
     "hard": (),
@@ -61,7 +62,7 @@ def prepare(
 
 def _make_entry(entry: Path, recipe: Mapping[str, Any], cache: Path, say: Say, *, leave_labels: bool) -> dict[str, Any]:
     if is_intact(entry):
-        return _about(entry)
+        return read_about(entry)
     draft = draft_of(entry)
     if not is_intact(draft):
         if entry.exists():
@@ -70,13 +71,13 @@ def _make_entry(entry: Path, recipe: Mapping[str, Any], cache: Path, say: Say, *
         _write_entry(draft if recipe["labels"] == "bank" else entry, arrays, about)
     if not is_intact(entry):
         if leave_labels:
-            return _about(draft)
+            return read_about(draft)
         _label(draft, entry)
-        about = _about(entry)
+        about = read_about(entry)
         say(
             f"label bank: {about['views']} views of {about['n_distilled']} images, {about['bank_bytes'] / 2**20:.1f} MiB"
         )
-    return _about(entry)
+    return read_about(entry)
 
 
 def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -117,12 +118,8 @@ def _label(draft: Path, entry: Path) -> None:
     complete(draft, entry, ((part, label_views(arrays, part, packing)) for part in parts))
 
 
-def _about(entry: Path) -> dict[str, Any]:
-    return dict(json.loads((entry / "about.json").read_text()))
-
-
 def _write_entry(entry: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     with new_entry(entry) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
-        write_about(folder, about)
+        (folder / "about.json").write_text(json.dumps(about))

@@ -78,10 +78,20 @@ def _make_projector(wanted: Mapping[str, Any], real: RealData, teacher: Teacher)
 def _read_text(wanted: Mapping[str, Any], classes: int) -> Tensor:
     """Embeddings of the classes' names, (C, D)."""
     path = Path(wanted["path"]).expanduser()
-    content = torch.from_numpy(np.load(path)) if path.suffix == ".npy" else safe_load(path)
-    if not isinstance(content, Tensor) or content.ndim != 2 or len(content) != classes:
-        found = tuple(content.shape) if isinstance(content, Tensor) else type(content).__name__
-        raise ValueError(f"{path}: projector.text: expected a tensor (C, D) with C = {classes}, got {found}.")
+    try:
+        content = torch.from_numpy(np.load(path)) if path.suffix == ".npy" else safe_load(path)
+    except (ValueError, TypeError, OSError, EOFError) as err:
+        raise ValueError(f"{path}: projector.text: not readable: {' '.join(str(err).split())[:200]}") from err
+    if (
+        not isinstance(content, Tensor)
+        or content.ndim != 2
+        or len(content) != classes
+        or not content.is_floating_point()
+    ):
+        found = f"{content.dtype} {tuple(content.shape)}" if isinstance(content, Tensor) else type(content).__name__
+        raise ValueError(f"{path}: projector.text: expected floats (C, D) with C = {classes}, got {found}.")
+    if not content.isfinite().all():
+        raise ValueError(f"{path}: projector.text: has values that are NaN or infinite.")
     return content.float()
 
 
@@ -101,6 +111,8 @@ def _make_backbone(wanted: Mapping[str, Any], real: RealData, features: int | No
         found = recognise(weights)
         shape = ModelShape(channels, found.classes if found else real.classes, side or real.size)
         network = network_from(weights, shape, name=None, source=str(path))
+        if found and found.name != name:
+            raise ValueError(f"{path}: projector.backbone: {name}, but it is a {found.name}; say that.")
     else:
         with seeded_globals("projector backbone", 0):
             network = make_model(name, shape, width=wanted["width"], norm=wanted["norm"])

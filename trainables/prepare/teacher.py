@@ -54,7 +54,9 @@ def _accuracies(teacher: Teacher, real: RealData) -> dict[str, Any]:
 
 
 def _epoch_of(wanted: Mapping[str, Any]) -> dict[str, int]:
-    return {"teacher_epoch": wanted["epoch"]} if "epoch" in wanted else {}
+    """Which of a training's checkpoints it is, where that was asked for."""
+    epoch = wanted.get("epoch", wanted.get("file_of_epoch"))
+    return {} if epoch is None else {"teacher_epoch": epoch}
 
 
 def _trained_teacher(
