@@ -23,8 +23,8 @@ SCALE = "Viridis"
 #: A logarithmic axis has no 0; an error of 0 is drawn here, in %.
 LEAST_ERROR = 0.05
 PANELS_PER_ROW = 3
-#: What is further below the median than this many times the best is above it is off an axis.
-FAR_BELOW = 10
+#: The lowest value is off an axis if the next is further from it than this many times the range of all others.
+FAR_BELOW = 2
 
 
 def ranking_figure(table: pd.DataFrame) -> go.Figure:
@@ -123,9 +123,10 @@ def colour_range(values: pd.Series) -> tuple[float, float]:
 
 def accuracy_range(means: pd.Series) -> tuple[float, float]:
     """Ends of an axis of accuracies, in %: a few far below the rest must not press all others together."""
-    percents = 100 * means.dropna()
-    low, high, middle = percents.min(), percents.max(), percents.median()
-    low = max(low, middle - FAR_BELOW * (high - middle)) if high > middle else low
+    shown = sorted(100 * means.dropna())
+    while len(shown) > 2 and shown[1] - shown[0] > FAR_BELOW * (shown[-1] - shown[1]):
+        shown = shown[1:]
+    low, high = (shown[0], shown[-1]) if shown else (0.0, 100.0)
     spare = max(0.2, (high - low) / 10)
     return float(low - spare), float(high + spare)
 

@@ -56,7 +56,12 @@ def _draw_lines(panels: list[Panel], factor: str, title: str, drawing: Figure) -
         for line in panel.beside.to_dict("records"):
             axes.axhline(100 * line["mean"], color="0.5", linewidth=0.8, linestyle="--")
             axes.annotate(
-                line["arms"], (1, 100 * line["mean"]), xycoords=("axes fraction", "data"), fontsize=7, ha="right"
+                line["arms"],
+                (1, 100 * line["mean"]),
+                xycoords=("axes fraction", "data"),
+                fontsize=7,
+                ha="right",
+                annotation_clip=True,
             )
         axes.set(xlabel=title, title=panel.name, ylim=(low, high))
         _log_if_wide(axes, every[factor])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.landscape.comparisons import against
 from orchestrator.landscape.labels import edit_curve, label_costs, pareto_front, storage_front
 from orchestrator.landscape.scaling import fit_power_law, hard_label_worth, scaling_laws
+from orchestrator.report.figures import accuracy_range
 from tests.orchestrator.landscapes import trials
 
 IPC = "data.distilled.ipc"
@@ -218,3 +219,18 @@ def test_a_sweep_from_before_bytes_were_counted_has_no_front() -> None:
     landscape = sweep_of({"kl": (10, 800)}, table)
     del landscape.facts["data"]["kl"]["label_bytes"]
     assert storage_front(landscape).empty
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "low"),
+    [
+        ([0.03, 0.94, 0.95, 0.97], 0.94),
+        ([0.24, 0.333, 0.4, 0.42], 0.24),
+        ([0.5, 0.5], 0.5),
+        ([0.1, 0.8, 0.95, 0.97], 0.95),
+    ],
+)
+def test_a_few_far_below_do_not_press_the_others_together(accuracies: list[float], low: float) -> None:
+    ends = accuracy_range(pd.Series([*accuracies, math.nan]))
+    spare = max(0.2, 10 * (max(accuracies) - low))
+    assert ends == pytest.approx((100 * low - spare, 100 * max(accuracies) + spare))
