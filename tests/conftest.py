@@ -60,13 +60,18 @@ def home(tmp_path: Path, prepared_cache: Path) -> Path:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Real images of three classes: grey by class, with noise, 12 to train on and 8 to test on per class."""
+    return make_tree(tmp_path)
+
+
+def make_tree(folder: Path) -> Path:
+    """Such a tree below a folder."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 12), ("val", 8)):
         for c, name in enumerate(CLASSES):
             for i in range(count):
-                path = tmp_path / "real" / part / name / f"{i}.png"
+                path = folder / "real" / part / name / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 colours = (20 * c + 10, 255 - 20 * c, 90)
                 pixels = np.clip(rng.normal(colours, 4, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(path)
-    return tmp_path / "real"
+    return folder / "real"
