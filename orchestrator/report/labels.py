@@ -155,8 +155,9 @@ def storage(found: Findings) -> Iterator[str]:
     ordered = front.sort_values(["images", "label_bytes"])
     yield figure(
         storage_figure(front, contexts),
-        "Test accuracy against the bytes of labels that have to be stored or sent, colour: images. Filled: on the Pareto front (nothing has "
-        "as few images, as few bytes and as high an accuracy, and is better in one). Bars are 95 % t intervals over seeds. "
+        "Test accuracy against the bytes of labels that have to be stored or sent; the colour is the number of images, where it varies. "
+        "Filled: on the Pareto front (nothing has as few images, as few bytes and as high an accuracy, and is better in one). Bars are "
+        "95 % t intervals over seeds. What lies far below the rest is beyond the axis; the table has it. "
         "Data: <a href='storage.csv'>storage.csv</a>.",
         "Test accuracy by label bytes with the Pareto front",
     )
