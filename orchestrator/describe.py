@@ -97,13 +97,17 @@ def _describe_power(plan: Plan) -> Iterator[str]:
     """docs/method.md 4 and 5."""
     replicates = plan.space.settings.replicates
     levels = len(levels_of(tidy_table(plan, [])))
-    pairs = levels * (levels - 1) // 2
+    settings = len({tuple(cell.context.values()) for cell in plan.cells})
+    pairs = levels * (levels - 1) // 2 if levels > 1 else settings - 1
+    compared = (
+        f"{levels} distinct arms, {pairs} pairs" if levels > 1 else f"1 arm, {settings} settings against the best"
+    )
     data = plan.space.settings.data
     tree = image_tree(data)
     n_test = len(tree.files["evaluation"]) if tree else REAL_DATASETS[data.real]
-    yield f"\nDetectable at R = {replicates} replicates ({levels} distinct arms, {pairs} pairs, {n_test} test images):"
+    yield f"\nDetectable at R = {replicates} replicates ({compared}, {n_test} test images):"
     if pairs == 0:
-        yield "  one arm has nothing to be compared with."
+        yield "  one arm in one setting has nothing to be compared with."
         return
     if smallest_p(replicates) * pairs > 0.05:
         needed = replicates_needed(pairs)
