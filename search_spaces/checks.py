@@ -121,7 +121,8 @@ class _Checks:
 
     def _axis(self, key: str, values: list[Any]) -> None:
         variants = self.document.get("variants")
-        named = {"dataset": ("data", [*self.datasets]), "variant": ("variants", [*(variants or ())])}
+        names_of_variants = [str(name) for name in variants] if isinstance(variants, Mapping) else []
+        named = {"dataset": ("data", [*self.datasets]), "variant": ("variants", names_of_variants)}
         if key in named:
             where, names = named[key]
             self.problems += [

@@ -17,7 +17,7 @@ def test_nothing_is_lost_doubled_or_left_running(tmp_path: Path) -> None:
     """Three Ray nodes and a real MLflow server; the seed decides the order of disasters, and which processes they hit."""
     print(f"seed {SEED}")
     scientific = {"loss": ["ce", "kl"], "temperature": [1, 4]}
-    small = {**SPACE, "scientific": scientific, "fixed": {**SPACE["fixed"], "epochs": 30}, "replicates": 18}
+    small = {**SPACE, "scientific": scientific, "fixed": {**SPACE["fixed"], "epochs": 30}, "replicates": 10}
     disasters = {"driver_kill": 1, "worker_kill": 1, "node_loss": 1, "outage": 1}
     result = measure(disasters, small, seed=SEED, folder=tmp_path, most_pause_s=0.3)
     assert {name: result[name] for name in disasters} == disasters

@@ -268,12 +268,14 @@ def test_figures_of_many_contexts_and_of_those_without_a_factor(contexts: int) -
     for number in range(contexts):
         momentum = math.nan if number == 0 else number / 100
         part = synthetic({"kl1": 0.8, "ce": 0.7}).assign(momentum=momentum, lr=0.1, epochs=8, temperature=4.0)
-        parts.append(part.assign(cell=part.cell + str(number)))
+        cold = part[part.loss != "ce"].assign(temperature=1.0, cell=part.cell + "cold")
+        parts += [each.assign(cell=each.cell + str(number)) for each in (part, cold)]
     table = pd.concat(parts, ignore_index=True)
     table.loc[table.loss == "ce", "temperature"] = math.nan
     table.attrs["contexts"] = ["momentum"]
     heatmap = heatmap_figure(table)
     assert heatmap is not None
+    assert heatmap_figure(table[table.temperature != 1.0]) is None, "nothing varies"
     assert len(heatmap.data) == contexts
     profile = profile_figure(table, "lr", list(ranking(table).level))
     assert len(profile.data) == contexts * 2 * 2

@@ -241,7 +241,7 @@ def test_a_swap_with_itself_is_no_cell_of_its_own(tiny: dict[str, Any], home: Pa
         ({"variants": {"a": {"labels": "bnak"}}}, "variants.a.labels: .*'projector'"),
         ({"variants": {"a": {"nothing": 1}}}, "variants.a.nothing: unknown"),
         ({"variants": {"a": {"epochs": 1}}}, "variants.a.epochs"),
-        ({"variants": {1: {}}}, "variants"),
+        ({"variants": {1: {}}, "scientific": {"loss": ["kl"], "variant": [2]}}, "variants"),
         ({"variants": {"a": {"lr": 0.1}}}, "variants.a.lr: also given under nuisance; give it in one place"),
         ({"variants": {"a": {"temperature": 2}}}, "variants.a.temperature: also given under scientific"),
         (

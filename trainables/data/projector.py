@@ -169,8 +169,8 @@ def unexplained(model: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]]) -> flo
     sums = squares = torch.zeros(1, dtype=torch.float64)
     for images, wanted in pairs:
         t = wanted.double()
-        left = left + (predict_logits(model, images).double() - t).square().sum()
-        sums, squares, n = sums + t.sum(dim=0), squares + t.square().sum(dim=0), n + len(t)
+        left = left + (predict_logits(model, images).double() - t).square().sum().cpu()
+        sums, squares, n = sums + t.sum(dim=0).cpu(), squares + t.square().sum(dim=0).cpu(), n + len(t)
     total = float((squares - sums.square() / n).sum())
     return float(left) / max(total, 1e-30)
 
@@ -205,7 +205,7 @@ def _moments(projector: Projector, pairs: Iterable[tuple[Tensor, Tensor]]) -> li
     sums: list[Tensor] = []
     for images, wanted in pairs:
         f, t = predict_logits(projector.trunk, images).double(), wanted.double()
-        parts = [torch.tensor(float(len(f))), f.sum(dim=0), t.sum(dim=0), f.T @ f, f.T @ t]
+        parts = [f.new_tensor(len(f)), f.sum(dim=0), t.sum(dim=0), f.T @ f, f.T @ t]
         sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
     return sums
 

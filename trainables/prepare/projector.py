@@ -21,6 +21,7 @@ from trainables.evaluate import predict_logits
 from trainables.models import network_from, read_weights, recognise, safe_load
 from trainables.networks import ModelShape, make_model
 from trainables.prepare.real import Say
+from trainables.prepare.teacher import device
 from trainables.seeding import make_generator, seeded_globals
 
 
@@ -34,7 +35,8 @@ def project_labels(
         known of both.
     """
     wanted = recipe["projector"]
-    projector = _make_projector(wanted, real, teacher)
+    where = device()
+    projector = _make_projector(wanted, real, teacher).to(where)
     say(f"projector of rank {wanted['rank']}: fitting it to the teacher's logits")
 
     def pairs(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -43,7 +45,7 @@ def project_labels(
         for view in torch.randperm(bank.views, generator=generator):
             for index in torch.randperm(len(bank.distilled), generator=generator).split(RENDER_BATCH):
                 images = render(bank.distilled, bank.parameters[view], index, bank.background)
-                yield images, predict_logits(teacher, images)
+                yield images.to(where), predict_logits(teacher, images).to(where)
 
     left = fit(projector, pairs, epochs=wanted["epochs"], lr=wanted["lr"], say=say)
     with_trunk = "backbone" not in wanted
@@ -55,7 +57,7 @@ def project_labels(
         logits.numpy(), label_format=recipe["label_format"], top_k=recipe.get("label_top_k", 0)
     )
     about = {"projector_left": left, "trunk_is_sent": with_trunk, "label_rounding": rounding}
-    return {**packed, "projector": numbers.numpy()}, about
+    return {**packed, "projector": numbers.cpu().numpy()}, about
 
 
 def _make_projector(wanted: Mapping[str, Any], real: RealData, teacher: Teacher) -> Projector:
