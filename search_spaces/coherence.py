@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from search_spaces.errors import unknown
@@ -50,16 +50,22 @@ def _files_missing(settings: SpaceSettings) -> Iterator[str]:
     yield from _of_real(settings.data)
 
 
+def _unreadable(path: str | None, where: str, content_of: Callable[[str], str]) -> Iterator[str]:
+    """What is wrong with a file or folder that a setting names, if one is named."""
+    try:
+        if path is not None:
+            content_of(path)
+    except (ValueError, OSError) as err:
+        yield f"{where}: {err}"
+
+
 def _of_checkpoints(teacher: Teacher) -> Iterator[str]:
     """Files of weights are there; an epoch that is asked for exists, as far as that can be told without reading them."""
     if teacher.is_numbered and teacher.epoch is None:
         yield "teacher.epoch: missing; a path of weights has {epoch} in it."
         return
     for path in teacher.files:
-        try:
-            file_hash(path)
-        except (ValueError, OSError) as err:
-            yield f"teacher.weights: {err}"
+        yield from _unreadable(path, "teacher.weights", file_hash)
     if not teacher.weights and teacher.expert is not None:
         yield "teacher.expert: is of an expert buffer; give it as teacher.weights."
     if not teacher.weights and (teacher.epoch or 0) > teacher.train.epochs:
@@ -103,12 +109,7 @@ def _of_distilled(distilled: Distilled, axes: Axes) -> Iterator[str]:
 
 def _of_path(distilled: Distilled) -> Iterator[str]:
     for key in ("path", "label_store"):
-        path = getattr(distilled, key)
-        try:
-            if path is not None:
-                distilled_hash(path)
-        except (ValueError, OSError) as err:
-            yield f"data.distilled.{key}: {err}"
+        yield from _unreadable(getattr(distilled, key), f"data.distilled.{key}", distilled_hash)
     try:
         stated_of(distilled)
     except (ValueError, OSError) as err:
@@ -135,12 +136,7 @@ def _of_labels(space: Space, settings: SpaceSettings) -> Iterator[str]:
 def _of_projector(projector: Projector) -> Iterator[str]:
     """Its files are there, and belong to a backbone."""
     for key in ("weights", "text"):
-        path = getattr(projector, key)
-        try:
-            if path is not None:
-                file_hash(path)
-        except (ValueError, OSError) as err:
-            yield f"projector.{key}: {err}"
+        yield from _unreadable(getattr(projector, key), f"projector.{key}", file_hash)
     for key in ("weights", "text", "image_size"):
         if getattr(projector, key) is not None and projector.backbone is None:
             yield f"projector.{key}: belongs to a backbone; give projector.backbone."

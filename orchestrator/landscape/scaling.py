@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from orchestrator.landscape.values import CONFIDENCE, arm_values, by_replicate, confirmed, jackknife
+from orchestrator.landscape.values import arm_values, by_replicate, confirmed, jackknife, mean_interval
 
 #: Three parameters need a fourth level to be wrong about.
 FEWEST_LEVELS: Final = 4
@@ -75,20 +75,10 @@ def fit_power_law(x: Sequence[float], y: np.ndarray) -> PowerLaw:
     low, high = jackknife(y, lambda part: _fit(levels, 1 - part.mean(axis=1), parameters), parameters)
     stuck = (parameters < AT_BOUND).any() & (high - low < AT_BOUND)  # at 0 whatever is left out: that is no certainty
     low, high = np.where(stuck, np.nan, low), np.where(stuck, np.nan, high)
-    half = _half_widths(y)
+    points = pd.DataFrame([mean_interval(row) for row in y], columns=["accuracy", "low", "high"])
     fitted = 1 - _error(parameters, levels)
-    points = {"x": levels, "accuracy": y.mean(axis=1), "low": y.mean(axis=1) - half, "high": y.mean(axis=1) + half}
-    frame = pd.DataFrame({**points, "fitted": fitted, "residual": y.mean(axis=1) - fitted})
+    frame = points.assign(x=levels, fitted=fitted, residual=points.accuracy - fitted)
     return PowerLaw(parameters, np.maximum(low, 0), high, frame)
-
-
-def _half_widths(y: np.ndarray) -> np.ndarray:
-    from scipy import stats
-
-    n = y.shape[1]
-    if n < 2:
-        return np.full(len(y), np.nan)
-    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * y.std(axis=1, ddof=1) / np.sqrt(n))
 
 
 def _error(parameters: np.ndarray, x: np.ndarray) -> np.ndarray:

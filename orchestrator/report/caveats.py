@@ -67,6 +67,9 @@ def _of_data(about: Mapping[str, Any], *, error: float, chosen: str) -> Iterator
         f"Conclusions hold for this distilled set ({made}, {about['n_distilled']} images), {labels}, this bank of "
         f"{about['views']} views, this split, and these {about['n_test']} test images{how_sure}."
     )
+    if "projector_left" in about:
+        trunk = "the teacher's own trunk" if about["trunk_is_sent"] else "a backbone that costs no label bytes"
+        yield f"Labels are said by a projector on {trunk}; it leaves {about['projector_left']:.1%} of the variance of the teacher's logits."
     if about.get("label_rounding"):
         yield f"Soft labels are kept in {about['label_format']}; no logit is rounded by more than {about['label_rounding']:.2g}."
     held_out = f"{chosen} on {about['n_validation']} validation images, held out from the "

@@ -16,7 +16,7 @@ from tests.integration import REAL_PARTS
 from tests.trainables.formats import builders
 
 pytestmark = REAL_PARTS
-SMALL = ("teacher.train.epochs=20", "teacher.train.lr=0.01", "replicates=1", "nuisance.draws=1", "early_stopping=null")
+SMALL = ("teacher.train.epochs=20", "teacher.train.lr=0.01", "replicates=1", "nuisance.draws=2", "early_stopping=null")
 #: What three classes with four images each need besides, and the section of the report that the space is for.
 OF_LABELS = {
     "label-structure": (
@@ -44,12 +44,14 @@ OF_LABELS = {
         [
             "protocol=tuned",
             "fixed.lr=null",
-            "nuisance={lr: {loguniform: [1.0e-3, 1.0e-1]}, draws: 1}",
+            "nuisance={lr: {loguniform: [1.0e-3, 1.0e-1]}, draws: 2}",
             "fixed.student=convnet2",
         ],
         "which",
     ),
 }
+#: What a section is as a file.
+PICTURES = {"structure": "swap", "epoch": "epoch", "scaling": "scaling", "storage": "storage"}
 SMALL_STUDENT = ("fixed.epochs=2", "fixed.views=2", "fixed.width=4")
 
 
@@ -73,6 +75,11 @@ def test_a_shipped_space_runs_on_a_tree_and_a_distilled_set(name: str, folder: P
     assert run.exit_code == 0, run.output
     table = pd.read_csv(io.StringIO(runner.invoke(app, ["table", name, *home]).stdout))
     assert set(table.status) == {"finished"}
-    assert table.cell.nunique() == len(table)
+    assert table.cell.nunique() * (2 + 1) == len(table)
     page = (folder / "home" / "sweeps" / name / "report" / "index.html").read_text()
     assert f"<h2 id='{section}'>" in page
+    picture = PICTURES.get(section)
+    if picture:
+        asked = runner.invoke(app, ["report", name, "--figures", "png", "--out", str(folder / name), *home])
+        assert asked.exit_code == 0, asked.output
+        assert (folder / name / f"{picture}.png").stat().st_size > 5_000

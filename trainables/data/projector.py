@@ -65,9 +65,9 @@ class LowRank(nn.Module):
         """Of a weight (out, ...), which counts as (out, in); the update is zero at first."""
         super().__init__()
         rows, columns = weight.shape[0], weight[0].numel()
-        self.is_full = rank * (rows + columns) >= rows * columns
-        self.left = nn.Parameter(torch.zeros(rows, columns if self.is_full else rank))
-        self.right = None if self.is_full else nn.Parameter(torch.randn(rank, columns) / columns**0.5)
+        is_full = rank * (rows + columns) >= rows * columns
+        self.left = nn.Parameter(torch.zeros(rows, columns if is_full else rank))
+        self.right = None if is_full else nn.Parameter(torch.randn(rank, columns) / columns**0.5)
 
     def forward(self, weight: Tensor) -> Tensor:
         """W + B A, in the shape of W."""
