@@ -1,46 +1,70 @@
 # Every target works on a fresh clone. PYTHON chooses the interpreter (>= 3.11).
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALLED := .venv/.installed
+RUNS := .venv/.installed
+DEVELOPS := .venv/.installed-dev
+HALF := .venv/.installing# an installation that was interrupted left this, and is done again from the start
 
-.PHONY: install landscape test check chaos bench clean
+# uv if it is there (seconds), else pip
+ifneq ($(shell command -v uv),)
+PIP := uv pip
+INTO := --python $(BIN)/python
+else
+PIP := $(BIN)/python -m pip
+endif
+LOCKED := $(PIP) install $(INTO) --quiet --no-deps --require-hashes
+COMPILE := --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock'
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-install: $(INSTALLED)
+.PHONY: install install-dev lock landscape test check chaos bench clean
 
-# uv if it is there (seconds), else pip alone; both install exactly the pinned, hashed versions
-$(INSTALLED): requirements.lock pyproject.toml
+# what running needs, and beyond it what developing needs; nothing is resolved, because a lock is complete
+install: $(RUNS)
+install-dev: $(DEVELOPS)
+
+$(RUNS): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LossAtlas needs Python >= 3.11; set PYTHON=")'
-	$(PYTHON) -m venv .venv
-	if command -v uv >/dev/null; then \
-		uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
-		uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
-	else \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
-	fi
-	touch $@
+	mkdir -p .venv && touch $(HALF)
+	$(PYTHON) -m venv $(if $(wildcard $(HALF)),--clear) .venv && touch $(HALF)
+	$(LOCKED) -r requirements.lock
+	$(PIP) install $(INTO) --quiet --no-deps --no-build-isolation -e .
+	$(PIP) check $(INTO)
+	mv $(HALF) $@
+
+$(DEVELOPS): $(RUNS) requirements-dev.lock
+	mv $(RUNS) $(HALF)
+	touch $(HALF)
+	$(LOCKED) -r requirements-dev.lock
+	$(PIP) check $(INTO)
+	touch -r $(HALF) $(RUNS)
+	mv $(HALF) $@
+
+# raises only what pyproject.toml asks for; `make lock UPGRADE=--upgrade` raises everything
+lock:
+	uv pip compile $(COMPILE) $(UPGRADE) pyproject.toml --group build -o requirements.lock
+	uv pip compile $(COMPILE) $(UPGRADE) --group dev --constraint requirements.lock -o requirements-dev.lock
 
 landscape: install
 	$(BIN)/lossatlas run digits
 
-test: install
+test: install-dev
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=90
 
-check: install
+check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # everything happens to one sweep: about a quarter of an hour
-chaos: install
+chaos: install-dev
 	$(BIN)/python -m benchmarks.chaos --json
 
 # a quarter of an hour on an idle machine; see docs/results/performance.md
-bench: install
+bench: install-dev
 	for what in engine orchestration label_bank scale; do $(BIN)/python -m benchmarks.$$what || exit 1; done
 
 clean:
