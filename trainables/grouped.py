@@ -3,7 +3,9 @@
 A small student leaves most of a GPU idle, and each of its kernels costs a launch. Here the weights of K students of the same
 architecture are stacked and their batches go through one network with K sets of weights, so that a kernel does K times the
 work. Everything else of a trial is its own: batches, views, targets, loss, optimizer, schedule, evaluation, checkpoint. A trial's
-metrics agree with those of the eager engine up to the order of float sums, which depends on who is in the group.
+metrics agree with those of the eager engine up to the order of float sums, which depends on who is in the group. A student that
+draws random numbers while it trains (dropout) has a stream of its own, so it makes its steps alone; whether it does is seen in its
+first step.
 
 Source: horizontal fusion, Wang et al. 2021 (HFTA, MLSys), arXiv:2102.02344; `torch.func`.
 """
@@ -83,7 +85,8 @@ def _end_epoch(member: Member) -> EpochMetrics | Exception | None:
     state = member.state
     try:
         train_loss = end_epoch(state, member.losses)
-        accuracies = evaluate_if_due(member.config, member.data, state, train_loss)
+        with state.draws.in_use():
+            accuracies = evaluate_if_due(member.config, member.data, state, train_loss)
     except Exception as err:  # noqa: BLE001 (it concerns this member alone)
         return err
     if accuracies is None:
@@ -92,11 +95,13 @@ def _end_epoch(member: Member) -> EpochMetrics | Exception | None:
 
 
 def _alike(steps: Sequence[tuple[Member, Batch]]) -> Iterator[list[tuple[Member, Batch]]]:
-    """Members whose networks and batches have the same shape."""
+    """Members whose networks and batches have the same shape; one that draws, or may do so, by itself."""
     buckets: dict[object, list[tuple[Member, Batch]]] = {}
     for member, batch in steps:
         c = member.config
-        buckets.setdefault((c.student, c.width, c.norm, c.precision, batch.images.shape), []).append((member, batch))
+        alone = None if member.state.draws.drawn is False else id(member)
+        key = (c.student, c.width, c.norm, c.precision, batch.images.shape, alone)
+        buckets.setdefault(key, []).append((member, batch))
     yield from buckets.values()
 
 
@@ -106,7 +111,7 @@ def _step_together(steps: Sequence[tuple[Member, Batch]]) -> None:
     for member, _ in steps:
         member.state.optimizer.zero_grad()
     with autocast(config.device, config.precision):
-        logits = forward_together([m.state.model for m, _ in steps], [batch.images for _, batch in steps])
+        logits = _forward(steps)
     losses = [
         compare(m.config.loss, own.float(), batch.target, batch.hard, m.config.knobs)
         for (m, batch), own in zip(steps, logits, strict=True)
@@ -117,10 +122,23 @@ def _step_together(steps: Sequence[tuple[Member, Batch]]) -> None:
         member.losses.append(loss.detach())
 
 
+def _forward(steps: Sequence[tuple[Member, Batch]]) -> Tensor:
+    """Logits (K, B, C) of the members, each on its batch."""
+    if len(steps) == 1:
+        [(member, batch)] = steps
+        with member.state.draws.in_use():
+            logits: Tensor = member.state.model(batch.images)
+        return logits[None]
+    return forward_together([m.state.model for m, _ in steps], [batch.images for _, batch in steps])
+
+
 def forward_together(models: Sequence[nn.Module], images: Sequence[Tensor]) -> Tensor:
     """Logits (K, B, C) of K networks of one architecture, each on a batch of its own.
 
     Gradients reach the parameters of every network; buffers (running means of batch norm) are updated in every network.
+
+    Raises:
+        RuntimeError: If the networks draw random numbers: from one stream they would not be those of each alone.
     """
     weights = [dict(model.named_parameters()) for model in models]
     buffers = [dict(model.named_buffers()) for model in models]
@@ -132,7 +150,7 @@ def forward_together(models: Sequence[nn.Module], images: Sequence[Tensor]) -> T
         logits: Tensor = functional_call(network, {**weight, **buffer}, (batch,))
         return logits
 
-    logits: Tensor = torch.vmap(one, randomness="different")(stacked, moving, torch.stack(list(images)))
+    logits: Tensor = torch.vmap(one, randomness="error")(stacked, moving, torch.stack(list(images)))
     with torch.no_grad():
         for number, own in enumerate(buffers):
             for name, buffer in own.items():

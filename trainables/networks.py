@@ -196,6 +196,8 @@ def _make_torchvision(name: str, shape: ModelShape) -> nn.Module:
     from torchvision import models
 
     asked: dict[str, Any] = {"image_size": shape.image_size} if name.startswith("vit") else {}
+    if name in ("googlenet", "inception_v3"):  # their second heads would be trained by losses of their own
+        asked = {"aux_logits": False, "init_weights": True}
     model: nn.Module = models.get_model(name, weights=None, num_classes=shape.classes, **asked)
     if shape.channels != 3:
         _replace_first_convolution(model, shape.channels)

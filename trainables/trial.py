@@ -23,7 +23,7 @@ from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
 from trainables.networks import ModelShape, make_model
 from trainables.optim import make_average, make_optimizer, make_schedule
-from trainables.seeding import make_generator, seeded_globals
+from trainables.seeding import NetworkDraws, make_generator, seeded_globals
 from trainables.splits import Split, as_split, as_tensor
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class TrialState:
     average: ModelEmaV3 | None
     batch_order: torch.Generator
     view_order: torch.Generator
+    draws: NetworkDraws
     views: list[int]
     epoch: int = 0
     train_s: float = 0.0
@@ -125,6 +126,7 @@ class TrialState:
             "average": self.average.state_dict() if self.average else None,
             "batch_order": self.batch_order.get_state(),
             "view_order": self.view_order.get_state(),
+            "draws": self.draws.state(),
             "views": list(self.views),
             "epoch": self.epoch,
             "train_s": self.train_s,
@@ -136,13 +138,14 @@ class TrialState:
             getattr(self, part).load_state_dict(state[part])
         if self.average:
             self.average.load_state_dict(state["average"])
-        self.batch_order.set_state(state["batch_order"])
-        self.view_order.set_state(state["view_order"])
+        self.batch_order.set_state(state["batch_order"].cpu())
+        self.view_order.set_state(state["view_order"].cpu())
+        self.draws.restore(state["draws"])
         self.views, self.epoch, self.train_s = list(state["views"]), state["epoch"], state["train_s"]
 
 
 def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
-    """An untrained student; weights, batch order and order of views depend on the replicate alone."""
+    """An untrained student; weights, batch order, order of views and what it draws depend on the replicate alone."""
     images = data.bank.distilled.images
     shape = ModelShape(images.shape[1], data.bank.classes, images.shape[-1])
     with seeded_globals("student weights", config.replicate):
@@ -159,6 +162,7 @@ def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
         average=make_average(model, config.ema_decay),
         batch_order=make_generator("batch order", config.replicate),
         view_order=make_generator("view order", config.replicate),
+        draws=NetworkDraws("student draws", config.replicate, config.device),
         views=[],
     )
 
@@ -182,8 +186,9 @@ def train_student(config: TrialConfig, data: TrialData, state: TrialState | None
     state = state or start_trial(config, data)
     while state.epoch < config.epochs:
         started = time.monotonic()
-        train_loss = _train_epoch(config, data, state)
-        accuracies = evaluate_if_due(config, data, state, train_loss)
+        with state.draws.in_use():
+            train_loss = _train_epoch(config, data, state)
+            accuracies = evaluate_if_due(config, data, state, train_loss)
         state.train_s += time.monotonic() - started
         diverged = not math.isfinite(train_loss)
         if accuracies is not None:

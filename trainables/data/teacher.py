@@ -20,7 +20,7 @@ from trainables.evaluate import autocast
 from trainables.models import load_checkpoint, network_from
 from trainables.networks import ModelShape, make_model
 from trainables.optim import make_optimizer, make_schedule
-from trainables.seeding import make_generator, seeded_globals
+from trainables.seeding import NetworkDraws, make_generator, seeded_globals
 from trainables.splits import Split
 
 #: Shorter ones need no line of progress.
@@ -155,13 +155,14 @@ def train_teacher(  # noqa: PLR0913 (hyperparameters by name)
     optimizer = make_optimizer("adamw", model, lr=lr, weight_decay=0.0, momentum=None)
     schedule = make_schedule("multistep", optimizer, epochs=epochs)
     generator, device = make_generator("teacher batches", 0), next(model.parameters()).device
+    draws = NetworkDraws("teacher draws", 0, device.type)
     after_epoch(0)
     for epoch in range(epochs):
         started, total = time.monotonic(), torch.zeros(())
         for index in torch.randperm(len(train.labels), generator=generator).split(batch_size):
             rows = augmentation.draw(len(index), train.images.shape[-1], generator)
             images = augment(train.batch(index).to(device), rows.to(device), background.to(device))
-            with autocast(device.type, precision):
+            with draws.in_use(), autocast(device.type, precision):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), train.labels[index].to(device))
             optimizer.zero_grad()
