@@ -5,18 +5,15 @@ RUNS := .venv/.installed
 DEVELOPS := .venv/.installed-dev
 HALF := .venv/.installing# an installation that was interrupted left this, and is done again from the start
 
-# uv if it is there (seconds), else pip
-ifneq ($(shell command -v uv),)
-PIP := uv pip
-INTO := --python $(BIN)/python
-else
-PIP := $(BIN)/python -m pip
-endif
+# uv if it is there (seconds), else pip; `make UV=` takes pip in any case
+UV ?= $(shell command -v uv)
+PIP := $(if $(UV),$(UV) pip,$(BIN)/python -m pip)
+INTO := $(if $(UV),--python $(BIN)/python)
 LOCKED := $(PIP) install $(INTO) --quiet --no-deps --require-hashes
 COMPILE := --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install install-dev lock landscape test check chaos bench clean
+.PHONY: install install-dev lock landscape test check chaos bench dist clean
 
 # what running needs, and beyond it what developing needs; nothing is resolved, because a lock is complete
 install: $(RUNS)
@@ -40,9 +37,9 @@ $(DEVELOPS): $(RUNS) requirements-dev.lock
 	mv $(HALF) $@
 
 # raises only what pyproject.toml asks for; `make lock UPGRADE=--upgrade` raises everything
-lock:
-	uv pip compile $(COMPILE) $(UPGRADE) pyproject.toml --group build -o requirements.lock
-	uv pip compile $(COMPILE) $(UPGRADE) --group dev --constraint requirements.lock -o requirements-dev.lock
+lock: install-dev
+	$(BIN)/uv pip compile $(COMPILE) $(UPGRADE) pyproject.toml --group build -o requirements.lock
+	$(BIN)/uv pip compile $(COMPILE) $(UPGRADE) --group dev --constraint requirements.lock -o requirements-dev.lock
 
 landscape: install
 	$(BIN)/lossatlas run digits
@@ -67,5 +64,9 @@ chaos: install-dev
 bench: install-dev
 	for what in engine orchestration label_bank scale; do $(BIN)/python -m benchmarks.$$what || exit 1; done
 
+# a source archive, and from it a wheel
+dist: install-dev
+	$(BIN)/python -m build --no-isolation
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage* *.egg-info
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .coverage* *.egg-info

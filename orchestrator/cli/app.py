@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,6 @@ from rich.markup import escape
 from search_spaces import ConfigError
 
 app = typer.Typer(
-    help="Map how sensitive a student trained on a distilled image dataset is to its loss.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,6 +41,21 @@ SameUriOption = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow server [default: the one that it was tracked to].")
 ]
 AddressOption = Annotated[str | None, typer.Option("--address", help="Ray cluster to use [default: start one here].")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(f"lossatlas {version('lossatlas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Map how sensitive a student trained on a distilled image dataset is to its loss."""
 
 
 @contextmanager
