@@ -17,6 +17,13 @@ from tests.trainables.formats import builders
 
 pytestmark = REAL_PARTS
 SMALL = ("teacher.train.epochs=20", "teacher.train.lr=0.01", "replicates=1", "nuisance.draws=2", "early_stopping=null")
+#: In place of the one rate of a paper's protocol, and a student that fits eight pixels.
+OWN_RATE = [
+    "protocol=tuned",
+    "fixed.lr=null",
+    "nuisance={lr: {loguniform: [1.0e-3, 1.0e-1]}, draws: 2}",
+    "fixed.student=convnet2",
+]
 #: What three classes with four images each need besides, and the section of the report that the space is for.
 OF_LABELS = {
     "label-structure": (
@@ -40,15 +47,10 @@ OF_LABELS = {
         ],
         "storage",
     ),
-    "dd-challenge": (
-        [
-            "protocol=tuned",
-            "fixed.lr=null",
-            "nuisance={lr: {loguniform: [1.0e-3, 1.0e-1]}, draws: 2}",
-            "fixed.student=convnet2",
-        ],
-        "which",
-    ),
+    "dd-challenge": (OWN_RATE, "which"),
+    "paper-datm": (OWN_RATE, "which"),
+    "paper-dc": ([*OWN_RATE, "teacher=null"], "which"),
+    "paper-mtt": ([*OWN_RATE, "teacher=null"], "which"),
 }
 #: What a section is as a file.
 PICTURES = {"structure": "swap", "epoch": "epoch", "scaling": "scaling", "storage": "storage"}
