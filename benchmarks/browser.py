@@ -17,6 +17,8 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --allow-file-access-from-files"
 )
+#: Longest wait for a page, on however busy a machine; seconds.
+LIMIT_S = 280.0
 
 
 def posted(folder: Path, name: str, flags: list[str], profile: Path) -> Any:
@@ -46,7 +48,7 @@ def posted(folder: Path, name: str, flags: list[str], profile: Path) -> Any:
         command = [str(BROWSER), *FLAGS.split(), f"--user-data-dir={profile}", "--remote-debugging-port=0", *flags, url]
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return json.loads(results.get(timeout=100))
+            return json.loads(results.get(timeout=LIMIT_S))
         finally:
             browser.kill()
             browser.wait()

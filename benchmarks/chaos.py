@@ -42,6 +42,7 @@ SPACE: dict[str, Any] = {
 }
 #: What must be 0 in the end.
 BAD = ("rows_that_differ", "missing_runs", "duplicate_runs", "running_runs", "lost_points", "repeated_points")
+#: Longest wait for a trial to end, and for the sweep, on however busy a machine; seconds.
 LIMIT_S = 1800.0
 
 
@@ -90,7 +91,7 @@ class Chaos:
     def _wait_for_progress(self) -> bool:
         """Wait until some trial has ended, and a moment more; False if the sweep has."""
         assert self._driver
-        before, deadline = self._ended, time.monotonic() + 120
+        before, deadline = self._ended, time.monotonic() + LIMIT_S
         while self._ended == before:
             self._tend_server()
             if self._driver.poll() is not None:

@@ -142,7 +142,7 @@ class Reader:
 
 def read(cache: Path, readers: int) -> dict[str, Any]:
     """Several actors read at once, and are then asked while all still hold it."""
-    ray.init(num_cpus=readers, log_to_driver=False, include_dashboard=False)
+    ray.init(address="local", num_cpus=readers, log_to_driver=False, include_dashboard=False)
     arrays = map_entry(cache / f"data-{CACHE_KEY}")
     shared = ray.put(arrays)
     actors = [ray.remote(Reader).options(num_cpus=0).remote() for _ in range(readers)]

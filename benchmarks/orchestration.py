@@ -108,7 +108,7 @@ def run_default(configs: Sequence[TrialConfig], cache: Path) -> float:
         for point in train_student(trial, data):
             tune.report(point.as_dict())
 
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
     space = {"trial": tune.grid_search([config.as_dict() for config in configs])}
     storage = tune.RunConfig(storage_path=str(cache.parent / "default"))
     started = time.monotonic()

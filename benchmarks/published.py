@@ -64,7 +64,10 @@ EVALUATIONS: Final[Mapping[str, Evaluation]] = {
         "ddranking-datm-ipc10", "paper-datm", {"pixel_space": "zca"}, 66.8, STORED, "ddranking-datm-ipc10/lr.pt"
     ),
     "datadam-initial-1": Evaluation(
-        "datadam/CIFAR10_IPC1_images.pt", "paper-dc", {"pixel_space": "meanstd", **CIFAR10, "class_order": "index"}, None
+        "datadam/CIFAR10_IPC1_images.pt",
+        "paper-dc",
+        {"pixel_space": "meanstd", **CIFAR10, "class_order": "index"},
+        None,
     ),
     "rfad-1": Evaluation(
         "rfad/cifar10_ipc1_best.npz",
@@ -80,7 +83,10 @@ def sweep_of(name: str, protocol: str, wanted: argparse.Namespace) -> Sweep:
     """The sweep of a set under a protocol, "paper" or "tuned"."""
     evaluation = EVALUATIONS[name]
     distilled = {"path": str(wanted.sets / evaluation.path), **evaluation.stated}
-    changes = [f"data={({'real': str(wanted.real), 'image_size': 32, 'distilled': distilled})}", FEW_VALIDATION_IMAGES]
+    changes = [
+        f"data={ ({'real': str(wanted.real), 'image_size': 32, 'distilled': distilled}) }",
+        FEW_VALIDATION_IMAGES,
+    ]
     if evaluation.lr_path:
         changes.append(f"fixed.lr={learned_rate(wanted.sets / evaluation.lr_path):.6g}")
     changes += [*evaluation.changes, *(TUNED if protocol == "tuned" else ()), f"replicates={wanted.replicates}"]

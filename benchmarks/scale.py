@@ -157,7 +157,7 @@ def measure_ray(trials: int, folder: Path) -> dict[str, float]:
     """Seconds under our driver and under a bare Tuner."""
     space = {**space_of(trials), "early_stopping": None}
     plan = Plan("slept", load_space(space), "cpu")
-    ray.init(num_cpus=SLOTS, log_to_driver=False, include_dashboard=False)
+    ray.init(address="local", num_cpus=SLOTS, log_to_driver=False, include_dashboard=False)
     journal = Journal(folder / "slept.jsonl")
     conductor = Conductor(plan, journal, [])
     started = time.monotonic()

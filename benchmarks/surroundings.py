@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from pathlib import Path
 
 #: Ray names a worker by its actor, or by the method that it runs: StudentTrainable, ResourceTrainable.train.
 WORKER = re.compile(rb"ray::\w*Trainable")
+
+#: Longest time for a server to start, on however busy a machine; seconds.
+START_S = 280.0
 
 
 def free_port() -> int:
@@ -50,12 +54,14 @@ class Server:
         """Start it and wait until it answers."""
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(f"{self.uri}/health")
                 return
             except OSError:
+                if self.process.poll() is not None:
+                    break
                 time.sleep(0.2)
         raise RuntimeError(f"the server did not start; see {self.folder / 'server.log'}")
 
@@ -67,14 +73,32 @@ class Server:
             self.process = None
 
 
+@contextmanager
+def own_ray_folder() -> Iterator[Path]:
+    """A folder of our own for Ray's files, removed in the end; what is started meanwhile uses it too.
+
+    Ray notes the address of the cluster last started in the folder that all of a machine share by default: other people's
+    programs would then join ours, and wait for it once it is gone.
+    """
+    before = os.environ.get("RAY_TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ["RAY_TMPDIR"] = folder  # a short path: it holds sockets
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.pop("RAY_TMPDIR")
+            os.environ.update({"RAY_TMPDIR": before} if before else {})
+
+
 class Cluster:
     """Three Ray nodes on this machine: a head without CPUs and two workers with one each."""
 
     def __init__(self) -> None:
-        """Start them."""
+        """Start them; the head's dashboard would insist on port 8265 if it were not told that any will do."""
         from ray.cluster_utils import Cluster as RayCluster
 
-        self._cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": None}
+        self._cluster = RayCluster(initialize_head=True, head_node_args=head)
         self._workers = [self._cluster.add_node(num_cpus=1) for _ in range(2)]
 
     @property
@@ -111,9 +135,12 @@ def surroundings(folder: Path) -> Iterator[tuple[Server, Cluster]]:
     """A server and a cluster, stopped in the end."""
     server = Server(folder)
     server.start()
-    cluster = Cluster()
     try:
-        yield server, cluster
+        with own_ray_folder():
+            cluster = Cluster()
+            try:
+                yield server, cluster
+            finally:
+                cluster.stop()
     finally:
-        cluster.stop()
         server.kill()

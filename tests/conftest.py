@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from orchestrator.home import write_json
@@ -29,6 +31,12 @@ TINY: dict[str, Any] = {
 }
 CLASSES = ("ape", "cat", "zebra")
 SIZE = 8
+#: What a user's shell says of other clusters, stores and homes; no test may meet those.
+for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI", "LOSSATLAS_HOME"):
+    os.environ.pop(name, None)
+# processes share the cores, and threads of OpenMP spin while they wait for each other; a trial says how many it takes
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import reference
@@ -28,6 +29,7 @@ def fastest(work: Callable[[], object], other: Callable[[], object], rounds: int
     return min(taken[work]) / min(taken[other])
 
 
+@pytest.mark.slow
 def test_a_student_costs_less_than_with_the_teacher_in_its_loop(tmp_path: Path) -> None:
     """The same epochs on one thread; without data loaders, whose processes this clock does not see. Here: 0.44."""
     torch.set_num_threads(1)
@@ -51,6 +53,7 @@ def test_a_student_costs_less_than_with_the_teacher_in_its_loop(tmp_path: Path) 
     assert fastest(ours, published, rounds=3) < 0.9
 
 
+@pytest.mark.slow
 def test_a_trial_costs_the_driver_the_same_however_many_there_are(tmp_path: Path) -> None:
     few, many = (measure_conductor(trials, tmp_path / str(trials)) for trials in (200, 2000))
     assert many["trials"] > 9 * few["trials"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,13 @@ REAL_PARTS = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+
+
+def wait_for(condition: Callable[[], object], alive: Callable[[], object] = lambda: True) -> None:
+    """Look again and again until a condition holds; what it depends on must be alive, and pytest's limit ends the wait."""
+    while not condition():
+        assert alive(), "what was waited for cannot happen any more"
+        time.sleep(0.05)
 
 
 def mlflow_runs(home: Path, name: str) -> list[Any]:

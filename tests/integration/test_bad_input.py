@@ -100,6 +100,7 @@ def plan_or_message(path: Path) -> str | None:
     return "\n".join(problems) or None
 
 
+@pytest.mark.slow
 def test_mutated_spaces_give_a_plan_or_a_message_that_names_file_and_key(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     messages = []
@@ -128,6 +129,7 @@ JSON = st.recursive(
 KEYS = ["name", "data", "teacher", "scientific", "nuisance", "fixed", "replicates", "early_stopping", "resources"]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -26,7 +26,7 @@ window.addEventListener("load", async () => {
   const before = document.querySelectorAll(".plot[data-drawn]").length;
   for (const plot of document.querySelectorAll(".plot")) {
     plot.scrollIntoView();
-    for (let i = 0; i < 100 && !plot.dataset.drawn; i++) await new Promise(done => setTimeout(done, 50));
+    while (!plot.dataset.drawn && !errors.length) await new Promise(done => setTimeout(done, 50));
   }
   const plots = [...document.querySelectorAll(".plot")];
   const hovered = plots[0];
@@ -83,7 +83,7 @@ def test_a_phone_of_390_pixels_needs_no_horizontal_scrolling(page: Path, tmp_pat
     frame.write_text(
         f"<iframe id='f' src='{page.name}' style='width:390px;height:800px;border:0'></iframe><script>"
         "document.getElementById('f').onload = async e => { const d = e.target.contentDocument;"
-        "for (const plot of d.querySelectorAll('.plot')) { plot.scrollIntoView(); await new Promise(r => setTimeout(r, 300)); }"
+        "for (const plot of d.querySelectorAll('.plot')) { plot.scrollIntoView(); while (!plot.dataset.drawn) await new Promise(r => setTimeout(r, 20)); }"
         "const wide = [...d.body.querySelectorAll('*')].filter(x => !x.closest('figure, .wide') &&"
         " x.getBoundingClientRect().right > 391).map(x => x.outerHTML.slice(0, 80));"
         "fetch('/result', {method: 'POST', body: JSON.stringify("

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.chaos import BAD, SPACE, measure
 from tests.integration import REAL_PARTS
 
-pytestmark = [*REAL_PARTS, pytest.mark.timeout(600)]
+pytestmark = [*REAL_PARTS, pytest.mark.timeout(3600)]
 SEED = 1
 
 

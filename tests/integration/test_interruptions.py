@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import yaml
 
 from orchestrator import RunOptions, Sweep
 from orchestrator.journal import read_journal
-from tests.integration import REAL_PARTS, mlflow_runs
+from tests.integration import REAL_PARTS, mlflow_runs, wait_for
 
 pytestmark = [*REAL_PARTS, pytest.mark.filterwarnings("ignore::UserWarning:ray")]
 
@@ -32,42 +31,43 @@ def test_two_processes_cannot_run_one_sweep(tiny: dict[str, Any], home: Path) ->
     assert not sweep.folder.is_running
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_on_ray_keeps_what_ended_and_resume_completes_it(
-    kind: signal.Signals, tiny: dict[str, Any], home: Path, tmp_path: Path
-) -> None:
-    tiny["fixed"]["epochs"] = 60
-    (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny))
-    command = [sys.executable, "-m", "orchestrator.cli"]
-    environment = {**os.environ, "LOSSATLAS_HOME": str(home)}
+def interrupt(command: list[str], kind: signal.Signals, journal: Path) -> str:
+    """Run a command until three more trials have ended, then send it a signal; what it says then."""
+    before = ended(journal)
     process = subprocess.Popen(
-        [*command, "run", str(tmp_path / "space.yaml")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    sweep_folder = home / "sweeps" / "tiny"
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        ended = sum(r["kind"] == "result" for r in read_journal(sweep_folder / "journal.jsonl"))
-        if ended >= 3:
-            break
-        time.sleep(0.05)
+    wait_for(lambda: ended(journal) >= before + 3, alive=lambda: process.poll() is None)
     process.send_signal(kind)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate()
     assert process.returncode == 130, errors
-    assert "lossatlas resume tiny" in errors
-    assert "Traceback" not in errors
-    ended = sum(r["kind"] == "result" for r in read_journal(sweep_folder / "journal.jsonl"))
-    assert 3 <= ended < 24
-    assert not [run for run in mlflow_runs(home, "tiny") if run.info.status == "RUNNING"]
+    return errors
+
+
+def ended(journal: Path) -> int:
+    return sum(record["kind"] == "result" for record in read_journal(journal))
+
+
+def test_a_sweep_on_ray_that_is_interrupted_twice_keeps_what_ended_and_resume_completes_it(
+    tiny: dict[str, Any], home: Path, tmp_path: Path
+) -> None:
+    """By Ctrl-C, and by the SIGTERM of a job scheduler; so many trials are left that neither can come after the end."""
+    tiny["replicates"] = 10
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny))
+    journal = home / "sweeps" / "tiny" / "journal.jsonl"
+    command = [sys.executable, "-m", "orchestrator.cli"]
+    run, resume = ["run", str(tmp_path / "space.yaml")], ["resume", "tiny"]
+    for arguments, kind in ((run, signal.SIGINT), (resume, signal.SIGTERM)):
+        errors = interrupt([*command, *arguments, "--home", str(home)], kind, journal)
+        assert "lossatlas resume tiny" in errors
+        assert "Traceback" not in errors
+        assert ended(journal) < 56
+        assert not [run for run in mlflow_runs(home, "tiny") if run.info.status == "RUNNING"]
     table = Sweep.stored("tiny", home).run(RunOptions(local=True)).table
     assert (table.status == "finished").all()
-    results = [r["trial_id"] for r in read_journal(sweep_folder / "journal.jsonl") if r["kind"] == "result"]
-    assert len(results) == len(set(results)) == 24
-    assert len(mlflow_runs(home, "tiny")) == 25
+    results = [r["trial_id"] for r in read_journal(journal) if r["kind"] == "result"]
+    assert len(results) == len(set(results)) == 56
+    assert len(mlflow_runs(home, "tiny")) == 57
     assert {run.info.status for run in mlflow_runs(home, "tiny")} == {"FINISHED"}
 
 
@@ -99,7 +99,7 @@ def test_a_full_disk_ends_a_sweep_with_one_message_and_resume_completes_it(
 ) -> None:
     """A limit on the size of files fails a write half-way, as a full disk does; what the journal had is kept."""
     del tiny["nuisance"]
-    tiny["replicates"] = 20
+    tiny["replicates"] = 10
     space = tmp_path / "space.yaml"
     space.write_text(yaml.safe_dump(tiny))
     command = [sys.executable, "-m", "orchestrator.cli", "run", str(space), "--local", "--home", str(home)]

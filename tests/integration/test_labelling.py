@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import ray
 
-from orchestrator.cluster import connected
 from orchestrator.labelling import label_on_ray
 from search_spaces import ConfigError
 from tests.integration import REAL_PARTS
@@ -24,13 +23,7 @@ from trainables.prepare import prepare
 pytestmark = REAL_PARTS
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connected(None):
-        yield
-
-
-def test_workers_label_what_the_driver_would_have_labelled(cluster: None, tmp_path: Path) -> None:
+def test_workers_label_what_the_driver_would_have_labelled(ray_here: None, tmp_path: Path) -> None:
     key, recipe = recipe_of("fixed.label_format=float32")
     there, here = tmp_path / "there", tmp_path / "here"
     prepare(key, recipe, there, lambda text: None, leave_labels=True)
@@ -48,7 +41,7 @@ def test_workers_label_what_the_driver_would_have_labelled(cluster: None, tmp_pa
     assert len(told) == 1, "what is labelled is left alone"
 
 
-def test_a_worker_that_finds_a_logit_too_large_says_so_to_the_user(cluster: None, tmp_path: Path) -> None:
+def test_a_worker_that_finds_a_logit_too_large_says_so_to_the_user(ray_here: None, tmp_path: Path) -> None:
     key, recipe = recipe_of()
     prepare(key, recipe, tmp_path, lambda text: None, leave_labels=True)
     draft = draft_of(tmp_path / f"data-{key}")
@@ -74,7 +67,7 @@ def mapping_of(arrays: Mapping[str, np.ndarray], name: str) -> str:
     return ""
 
 
-def test_actors_map_one_copy_of_the_bank(cluster: None, prepared_cache: Path) -> None:
+def test_actors_map_one_copy_of_the_bank(ray_here: None, prepared_cache: Path) -> None:
     """A memory map would be pickled with its content, and every worker would have its own copy."""
     key, _ = recipe_of()
     arrays: dict[str, Any] = map_entry(prepared_cache / f"data-{key}")

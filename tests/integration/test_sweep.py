@@ -44,7 +44,7 @@ def damage(sweep: Sweep) -> Callable[[], None]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> tuple[Path, Sweep]:
+def swept(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path, ray_here: None) -> tuple[Path, Sweep]:
     """A home with the tiny space swept twice: `there` on Ray, `here` in this process."""
     import shutil
 
@@ -186,7 +186,7 @@ def test_a_failing_trial_fails_alone(tiny: dict[str, Any], home: Path) -> None:
     assert len(mlflow_runs(home, "tiny")) == 13
 
 
-def test_a_failing_trial_on_ray_fails_alone_too(tiny: dict[str, Any], home: Path) -> None:
+def test_a_failing_trial_on_ray_fails_alone_too(ray_here: None, tiny: dict[str, Any], home: Path) -> None:
     """A label out of range: the second data set is damaged after it was prepared, which the probe survives too."""
     del tiny["nuisance"], tiny["data"]["distilled"]["ipc"]
     tiny["scientific"] = {"loss": ["ce"], "data.distilled.ipc": [4, 2]}

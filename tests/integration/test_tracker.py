@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +17,7 @@ import pytest
 from benchmarks.chaos import BAD, check_tracker
 from benchmarks.surroundings import Server, free_port
 from orchestrator import RunOptions, Sweep
-from tests.integration import REAL_PARTS
+from tests.integration import REAL_PARTS, wait_for
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 pytestmark = [
@@ -49,12 +48,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     ready = as_postgres(binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port))
-    deadline = time.monotonic() + 60
-    while subprocess.run(ready, check=False, capture_output=True).returncode and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for(
+        lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0,
+        alive=lambda: server.poll() is None,
+    )
     yield f"postgresql://postgres:secret@127.0.0.1:{port}/postgres"
     subprocess.run(as_postgres(binaries / "pg_ctl", "-D", data, "stop", "-m", "fast"), check=True, capture_output=True)
-    server.wait(30)
+    server.wait()
 
 
 @dataclass
@@ -83,11 +83,21 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[
     started.kill()
 
 
+def sent(uri: str, name: str) -> bool:
+    """Some trial of a sweep is complete there."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(f"lossatlas/{name}")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    return any(run.info.status == "FINISHED" for run in runs)
+
+
 def test_a_server_that_is_killed_and_comes_back_misses_nothing(
-    tiny: dict[str, Any], home: Path, server: PostgresServer
+    tiny: dict[str, Any], home: Path, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It dies after the fifth trial and is back a few seconds later, while the sweep goes on."""
-    tiny["replicates"] = 12
+    """It dies when it has some trials, and is back when that was noticed, while the sweep goes on."""
+    monkeypatch.setattr("orchestrator.mirror.BATCH_S", 0.5)
     sweep = Sweep.from_space(tiny, home=home)
     told: list[str] = []
     sweep.say = told.append
@@ -97,9 +107,10 @@ def test_a_server_that_is_killed_and_comes_back_misses_nothing(
         if event == "end":
             ended.append(assignment.trial_id)
             if len(ended) == 5:
-                time.sleep(6)  # something has been sent
+                wait_for(lambda: sent(server.uri, "tiny"))
                 server.kill()
-            elif len(ended) == 40:
+            elif len(ended) == 12:
+                wait_for(lambda: any("does not take what it is sent" in text for text in told))
                 server.start()
 
     sweep.listeners.append(hear)

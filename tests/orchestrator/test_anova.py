@@ -55,6 +55,7 @@ def test_more_cells_do_not_give_a_loss_more_weight() -> None:
     assert effects(trials(cells, truth, sigma=0), FACTORS).set_index("term").variance["loss"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_no_effect_is_invented_where_there_is_none() -> None:
     """Noise alone: corrected variances are near 0, and in half of the landscapes exactly 0."""
     cells = design()
@@ -66,6 +67,7 @@ def test_no_effect_is_invented_where_there_is_none() -> None:
     assert np.mean(np.array(means) == 0) > 0.4
 
 
+@pytest.mark.slow
 def test_block_and_residual_are_the_noise_that_was_put_in() -> None:
     cells = design()
     truth = np.random.default_rng(1).normal(0.8, 0.02, len(cells))
@@ -104,6 +106,7 @@ def test_sums_of_squares_agree_with_statsmodels(missing: int) -> None:
         assert found.variance[term] == pytest.approx(max(0, raw - noise), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_shares_are_nearly_unbiased_and_intervals_cover() -> None:
     """A small version of `python -m benchmarks.statistics`: 150 landscapes, R = 10, seed sd 0.3 of the cell sd."""
     cells = design()

@@ -46,6 +46,7 @@ def space(tiny: dict[str, Any], tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_bad_input_is_status_2_with_every_problem_and_starts_nothing_in_two_seconds(tmp_path: Path) -> None:
     """From a cold start, in a process of its own."""
     home = tmp_path / "home"
@@ -136,6 +137,7 @@ def registered_accuracy(home: Path, name: str, tiny: dict[str, Any]) -> float:
         return float((model(test.images).argmax(dim=1) == test.labels).float().mean())
 
 
+@pytest.mark.slow
 def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path: Path, tiny: dict[str, Any]) -> None:
     import json
 
@@ -188,6 +190,7 @@ def test_a_sweep_from_run_to_rerun(call: Call, home: Path, space: str, tmp_path:
     assert call("replay", "tiny", "--set", "replicates=3")[0] == 2
 
 
+@pytest.mark.slow
 def test_failed_trials_make_status_1(call: Call, home: Path, space: str) -> None:
     for labels in home.glob("cache/data-*/distilled_labels.npy"):
         np.save(labels, np.full_like(np.load(labels), 99))
@@ -197,6 +200,7 @@ def test_failed_trials_make_status_1(call: Call, home: Path, space: str) -> None
     assert "FAILED" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_never_trained_does_not_hold_its_name(call: Call, space: str) -> None:
     status, _, errors = call("run", space, "--local", "--set", "data.distilled.ipc=500")
     assert status == 2
@@ -225,12 +229,14 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not (home / "sweeps").exists()
 
 
+@pytest.mark.slow
 def test_a_split_without_a_class_is_refused_by_name_and_said_once(call: Call, space: str) -> None:
     status, _, errors = call("run", space, "--local", "--set", "validation.frac=0.001")
     assert status == 2
     assert errors.count("validation.frac: 0.001 of 1198 images leaves a class without any") == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_plan_is_named(call: Call, home: Path, space: str) -> None:
     assert call("run", space, "--local", "--set", "scientific.loss=[ce]", "--tracking-uri", "off")[0] == 0
     (home / "sweeps" / "tiny" / "plan.json").write_text("{")
@@ -239,6 +245,7 @@ def test_a_damaged_plan_is_named(call: Call, home: Path, space: str) -> None:
     assert "plan.json is damaged" in errors
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_draws_all_diverged_says_so(call: Call, space: str) -> None:
     changes = ["scientific.loss=[mse]", "fixed.optimizer=sgd", "nuisance.lr.loguniform=[1.0e+20,1.0e+22]"]
     status, text, _ = call("run", space, "--local", "--tracking-uri", "off", *(f"--set={c}" for c in changes))
@@ -246,6 +253,7 @@ def test_a_sweep_whose_draws_all_diverged_says_so(call: Call, space: str) -> Non
     assert "none: no cell has a confirmed trial, for all of its draws diverged." in text
 
 
+@pytest.mark.slow
 def test_draws_of_equal_values_are_one_trial_and_one_row(call: Call, space: str) -> None:
     changes = ["scientific.loss=[ce]", "nuisance.lr=[0.01,0.02]"]
     assert call("run", space, "--local", "--tracking-uri", "off", *(f"--set={c}" for c in changes))[0] == 0
@@ -254,6 +262,7 @@ def test_draws_of_equal_values_are_one_trial_and_one_row(call: Call, space: str)
     assert {row["selected"] for row in rows if row["stage"] == "confirm"} == {"best"}
 
 
+@pytest.mark.slow
 def test_two_sweeps_are_compared_and_a_paper_gets_its_table_and_figures(
     call: Call, home: Path, space: str, tmp_path: Path
 ) -> None:
@@ -289,6 +298,7 @@ def test_doctor_says_what_to_do_and_its_status_says_whether(call: Call, space: s
     assert "secret" not in text
 
 
+@pytest.mark.slow
 def test_a_home_with_two_hundred_sweeps_is_read_as_fast_and_names_the_closest(
     call: Call, home: Path, space: str
 ) -> None:
@@ -317,6 +327,7 @@ def test_a_damaged_plan_is_one_message_that_says_how_to_go_on(content: str, call
         assert "what the journal has is not trained again" in errors
 
 
+@pytest.mark.slow
 def test_lost_notes_lost_plans_and_lost_results_are_made_good(call: Call, home: Path, space: str) -> None:
     """Without its notes a sweep finds its runs by its id; without its plan it is run again; a lost journal is said."""
     from tests.integration.test_sweep import mlflow_runs
@@ -339,6 +350,7 @@ def test_lost_notes_lost_plans_and_lost_results_are_made_good(call: Call, home: 
     assert "lacks 2 results that MLflow was sent" in errors
 
 
+@pytest.mark.slow
 def test_status_says_that_the_tracker_is_behind(call: Call, space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.mirror.LAST_WAIT_S", 1.0)
     away = ("--tracking-uri", "http://127.0.0.1:9", "--set", "nuisance=null", "--set", "scientific.loss=[ce]")

@@ -127,6 +127,7 @@ def test_arms_with_equal_cells_are_one_level_and_arms_are_contexts_of_other_fact
     assert optimizers.mean_difference[0] == pytest.approx((0.2 + 0.3) / 2)
 
 
+@pytest.mark.slow
 def test_under_no_effect_false_positives_are_nominal_and_intervals_cover() -> None:
     """200 landscapes of 4 equal levels, R = 10: coverage 0.95, family-wise error below 0.05, within 3 standard errors."""
     cells = design(dict.fromkeys(("a", "b", "c", "d"), ()))

@@ -112,6 +112,7 @@ def measured(home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
     return sweep, sweep.run(RunOptions(local=True, tracking_uri="off")).table
 
 
+@pytest.mark.slow
 def test_what_was_chosen_stays_with_the_sweep(
     measured: tuple[Sweep, pd.DataFrame], home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_what_was_chosen_stays_with_the_sweep(
     assert not set(plain.trial_id) & set(table.trial_id)
 
 
+@pytest.mark.slow
 def test_compiled_students_without_a_compiler_are_refused_before_anything_starts(
     home: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +140,7 @@ def test_compiled_students_without_a_compiler_are_refused_before_anything_starts
     assert not (home / "sweeps" / "tiny" / "plan.json").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_lost_its_plan_goes_on_as_what_it_was(
     measured: tuple[Sweep, pd.DataFrame], home: Path, tiny: dict[str, Any]
 ) -> None:
@@ -149,6 +152,7 @@ def test_a_sweep_that_lost_its_plan_goes_on_as_what_it_was(
     assert (after.train_s == before.train_s).all(), "nothing was trained again"
 
 
+@pytest.mark.slow
 def test_a_plan_from_before_there_were_engines_is_read(home: Path, tiny: dict[str, Any]) -> None:
     """The engine "eager" is no part of an id, and of a signature."""
     sweep = Sweep.from_space(tiny, home=home)

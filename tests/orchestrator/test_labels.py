@@ -39,6 +39,7 @@ def test_a_power_law_without_noise_is_found() -> None:
         assert found.at(3.0) == pytest.approx(1 - truth[0] - truth[1] * 3 ** -truth[2], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_its_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     """95 % nominal over 80 noisy laws; the exponent's interval between 88 and 100 %."""
     truth = (0.05, 0.4, 0.7)

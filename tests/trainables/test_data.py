@@ -78,6 +78,7 @@ def test_data_of_the_same_teacher_share_it(prepared_cache: Path) -> None:
     assert told[0].startswith("label bank")
 
 
+@pytest.mark.slow
 def test_a_recipe_that_cannot_be_followed_is_status_2(tmp_path: Path) -> None:
     plan = Plan("tiny", load_space(TINY, ["data.distilled.ipc=500", "teacher.train.epochs=1"]), "cpu")
     command = [sys.executable, "-m", "trainables.prepare", str(tmp_path)]

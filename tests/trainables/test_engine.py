@@ -49,6 +49,7 @@ def first_step(config: TrialConfig, data: TrialData) -> tuple[float, Tensor]:
     return float(loss), torch.cat([p.grad.flatten() for p in state.model.parameters() if p.grad is not None])
 
 
+@pytest.mark.slow
 @quiet
 @needs_compiler
 def test_one_compiled_step_agrees_with_the_eager_one(config: TrialConfig, data: TrialData) -> None:
@@ -58,6 +59,7 @@ def test_one_compiled_step_agrees_with_the_eager_one(config: TrialConfig, data: 
         assert float((fast[1] - plain[1]).norm()) <= 1e-4 * float(plain[1].norm())
 
 
+@pytest.mark.slow
 @quiet
 @needs_compiler
 def test_two_compiled_runs_are_bitwise_equal_and_compile_once(config: TrialConfig, data: TrialData) -> None:

@@ -90,6 +90,7 @@ def prepared(space: dict[str, Any], home: Path, **settings: Any) -> dict[int, np
     return {e: load_arrays(sweep.plan.data_keys[label], sweep.home.cache)["bank_logits"] for label, e in epochs.items()}
 
 
+@pytest.mark.slow
 def test_an_early_checkpoint_of_our_own_training_is_what_a_shorter_training_with_its_rates_gives(
     tiny: dict[str, Any], home: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_an_early_checkpoint_of_our_own_training_is_what_a_shorter_training_with
     assert kept == ["teacher-0.pt", "teacher-1.pt", "teacher-2.pt"], "trained once for all epochs"
 
 
+@pytest.mark.slow
 def test_early_files_may_know_nothing_if_a_later_one_knows_something(
     tiny: dict[str, Any], home: Path, prepared_cache: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ def test_early_files_may_know_nothing_if_a_later_one_knows_something(
         refused.run(RunOptions(local=True, tracking_uri="off"))
 
 
+@pytest.mark.slow
 def test_a_file_per_epoch_and_a_buffer_are_axes_too(tiny: dict[str, Any], home: Path, tmp_path: Path) -> None:
     real = normalise(load_digits(0.25))
     for epoch in range(3):

@@ -46,6 +46,7 @@ def run(space: dict[str, Any], home: Path) -> tuple[Sweep, dict[str, np.ndarray]
     return sweep, load_arrays(key, sweep.home.cache), about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gift", "mtt", "dc", "idc", "rded", "generated", "kip"])
 def test_a_set_on_disk_is_trained_on(name: str, space: dict[str, Any], tmp_path: Path) -> None:
     expected, build, given = builders.SETS[name]
@@ -57,6 +58,7 @@ def test_a_set_on_disk_is_trained_on(name: str, space: dict[str, Any], tmp_path:
     assert about["n_distilled"] == len(arrays["distilled_labels"]) == 12
 
 
+@pytest.mark.slow
 def test_pixels_of_every_space_arrive_the_same(space: dict[str, Any], tmp_path: Path) -> None:
     """The same images as raw, as normalised and as bytes (to within half a grey level)."""
     raw = (builders.pixels() * 255).round() / 255
@@ -78,6 +80,7 @@ def test_pixels_of_every_space_arrive_the_same(space: dict[str, Any], tmp_path: 
         np.testing.assert_allclose(seen[0], other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stored_labels_need_no_teacher_and_probabilities_no_angle_losses(space: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
@@ -98,6 +101,7 @@ def test_stored_labels_need_no_teacher_and_probabilities_no_angle_losses(space: 
     np.testing.assert_allclose(np.exp(arrays["bank_logits"][0]).sum(1), 1, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_label_store_is_a_bank_and_what_it_froze_cannot_vary(space: dict[str, Any], tmp_path: Path) -> None:
     images = builders.sre2l(tmp_path / "images", None)
     write_store(tmp_path / "fkd", torch.arange(C).repeat_interleave(4))
@@ -121,6 +125,7 @@ def test_a_label_store_is_a_bank_and_what_it_froze_cannot_vary(space: dict[str, 
         run({**space, "name": "other"}, tmp_path / "home")
 
 
+@pytest.mark.slow
 def test_sets_of_whitened_pixels_are_trained_and_tested_whitened(space: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
@@ -143,6 +148,7 @@ def test_whitening_gives_uncorrelated_pixels_of_unit_variance() -> None:
     torch.testing.assert_close(torch.cov(white.T), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_sidecar_says_what_the_file_cannot_and_the_space_overrules_it(space: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
@@ -176,6 +182,7 @@ def test_a_moved_set_is_the_same_and_a_changed_one_is_not(space: dict[str, Any],
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_can_be_read_when_its_files_are_gone_and_stray_files_change_nothing(
     space: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -199,6 +206,7 @@ def test_a_finished_sweep_can_be_read_when_its_files_are_gone_and_stray_files_ch
         Sweep.stored("files", tmp_path / "home")
 
 
+@pytest.mark.slow
 def test_stored_labels_cannot_be_mixed_and_digits_not_whitened(space: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     space["data"]["distilled"] = str(builders.datm(tmp_path / "set", None))
@@ -239,6 +247,7 @@ def test_factors_of_the_views_that_change_nothing_are_merged(tiny: dict[str, Any
     assert "mix none has no mix_alpha" in str(sweep.plan.enumeration.merged)
 
 
+@pytest.mark.slow
 def test_validation_comes_from_the_evaluation_split_where_there_is_no_train(
     space: dict[str, Any], tree: Path, tmp_path: Path
 ) -> None:
@@ -259,6 +268,7 @@ def test_validation_comes_from_the_evaluation_split_where_there_is_no_train(
         run({**space, "name": "y"}, tmp_path / "home")
 
 
+@pytest.mark.slow
 def test_datasets_can_be_an_axis(space: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     one = {**space["data"], "distilled": str(builders.gift(tmp_path / "set", None))}
@@ -280,6 +290,7 @@ def test_datasets_can_be_an_axis(space: dict[str, Any], tmp_path: Path) -> None:
         load_space(space, ["fixed.student=convnet4"])
 
 
+@pytest.mark.slow
 def test_draws_of_the_data_are_a_factor(tiny: dict[str, Any], home: Path) -> None:
     tiny |= {"data_seeds": 2, "replicates": 1}
     tiny["scientific"] = {"loss": ["kl"]}

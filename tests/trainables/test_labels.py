@@ -136,6 +136,7 @@ def test_hard_labels_need_no_teacher(cache: Path) -> None:
     assert values[-1] > 0.25
 
 
+@pytest.mark.slow
 def test_label_sources_can_be_an_axis(home: Path, tiny: dict[str, Any]) -> None:
     tiny["scientific"] = {"loss": ["kl", "gift"], "labels": ["bank", "online", "hard"]}
     tiny["fixed"] |= {"epochs": 2}

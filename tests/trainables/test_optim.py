@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from timm.optim import get_optimizer_info, list_optimizers
 from torch import nn
 
@@ -13,6 +14,31 @@ def test_optimizers_are_all_of_timms_that_run_everywhere() -> None:
     timms = {name for name in list_optimizers() if not name.startswith(left_out)}
     assert set(OPTIMIZERS) == timms
     assert set(MOMENTUM_OPTIMIZERS) == {name for name in timms if get_optimizer_info(name).has_momentum}
+
+
+def stepped(name: str, steps: int = 3) -> list[torch.Tensor]:
+    """Parameters of a convolution, a norm and a linear layer after steps along gradients that are always the same."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3))
+    momentum = 0.9 if name in MOMENTUM_OPTIMIZERS else None
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    optimizer = make_optimizer(name, model, lr=1e-2, weight_decay=1e-2, momentum=momentum)
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_moves_all_parameters_and_the_same_way_twice(name: str) -> None:
+    before = torch.get_rng_state()
+    first, second, still = stepped(name), stepped(name), stepped(name, steps=0)
+    assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(first, second, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, still, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 7])

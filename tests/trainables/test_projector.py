@@ -116,6 +116,7 @@ def run(space: dict[str, Any], home: Path) -> dict[str, tuple[Path, dict[str, An
     return {name: (sweep.home.cache / f"data-{key}", sweep.facts["data"][key]) for name, key in keys.items()}
 
 
+@pytest.mark.slow
 def test_label_bytes_are_the_bytes_on_disk(tiny: dict[str, Any], home: Path) -> None:
     """8 views of 40 images and 10 classes; 128 bytes are a file's header."""
     del tiny["nuisance"]
@@ -151,6 +152,7 @@ def with_views(variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
     return {name: {"views": 8} | keys for name, keys in variants.items()}
 
 
+@pytest.mark.slow
 def test_a_bank_of_the_largest_logits_gives_the_targets_of_truncation(tiny: dict[str, Any], home: Path) -> None:
     """A top-3 bank has exactly the three largest logits of the full one."""
     del tiny["nuisance"]
@@ -205,6 +207,7 @@ def test_a_pretrained_backbone_is_loaded_whole_and_costs_nothing(
         label()
 
 
+@pytest.mark.slow
 def test_variants_that_come_to_the_same_are_trained_once_and_shown_under_both_names(
     tiny: dict[str, Any], home: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_factor_must_divide_the_side(tiny: dict[str, Any]) -> None:
         load_space(tiny, ["data.distilled.method=rded", "data.distilled.factor=3"])
 
 
+@pytest.mark.slow
 def test_the_space_runs_and_random_sets_keep_their_key(tiny: dict[str, Any], home: Path) -> None:
     plain = set(Sweep.from_space(tiny, home=home).plan.recipes)
     assert plain == set(Sweep.from_space(tiny, overrides=["data.distilled.crops=9"], home=home).plan.recipes)

@@ -33,6 +33,7 @@ def prepared(space: dict[str, Any], home: Path) -> tuple[Sweep, dict[str, Any]]:
     return sweep, {**load_arrays(key, sweep.home.cache), "about": about}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_gives_the_label_bank_of_the_network_it_was_saved_from(
     tiny: dict[str, Any], home: Path, checkpoint: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_pixels_are_normalised_as_the_teacher_was_trained(checkpoint: Path) -> N
         load_teacher([checkpoint], real, name=None, mean=[0.5] * 3, std=[0.5] * 3)
 
 
+@pytest.mark.slow
 def test_a_teacher_with_another_class_order_is_refused_before_any_trial(
     tiny: dict[str, Any], home: Path, checkpoint: Path
 ) -> None:
@@ -132,6 +134,7 @@ def test_what_is_wrong_with_a_teacher_is_said_at_once(teacher: Any, message: str
         load_space({**tiny, "teacher": teacher})
 
 
+@pytest.mark.slow
 def test_a_checkpoint_for_other_data_ends_with_one_message(tiny: dict[str, Any], home: Path, tmp_path: Path) -> None:
     torch.save(
         {"features.0.weight": torch.zeros(4, 3, 3, 3), "classifier.weight": torch.zeros(7, 64)}, tmp_path / "x.pt"

@@ -147,6 +147,7 @@ def space(root: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_tree_equals_one_on_its_copy(tmp_path: Path) -> None:
     tables = []
     for name in ("here", "there"):
@@ -158,6 +159,7 @@ def test_a_sweep_on_a_tree_equals_one_on_its_copy(tmp_path: Path) -> None:
     assert tables[0].test_accuracy.mean() > 0.8
 
 
+@pytest.mark.slow
 def test_a_relative_path_is_found_again_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tree(tmp_path / "tree", ["dark", "bright"], per_class=12)
     monkeypatch.chdir(tmp_path)
