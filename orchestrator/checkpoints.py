@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from orchestrator.home import write_bytes
+from trainables.paths import below
 
 logger = logging.getLogger(__name__)
 
@@ -38,4 +39,4 @@ class Checkpoints:
         self._path(trial_id).unlink(missing_ok=True)
 
     def _path(self, trial_id: str) -> Path:
-        return self._folder / f"{trial_id}.checkpoint"
+        return below(self._folder, f"{trial_id}.checkpoint")

@@ -11,12 +11,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
+from orchestrator.processes import command_of, safe_environment
+from orchestrator.tracking.address import hidden
 from search_spaces import ConfigError
 
 MEMORY_MARGIN = 1.2
+#: Longest path of a socket: 107 bytes on Linux, 103 on macOS.
+MOST_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
+#: What Ray puts behind its folder, at its longest.
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"
+#: Ray's variable; 0 makes a cluster that other machines cannot join or see.
+_SEVERAL_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def local_gpu_bytes() -> list[int]:
@@ -35,7 +43,8 @@ def cpp_compiler() -> str | None:
 
 def foreign_address(address: str | None) -> str | None:
     """Of a cluster that is there without us: what was given, or RAY_ADDRESS, which `ray job submit` sets."""
-    return address or os.environ.get("RAY_ADDRESS")
+    found = address or os.environ.get("RAY_ADDRESS")
+    return None if found == "local" else found or None
 
 
 def resolve_device() -> str:
@@ -84,25 +93,32 @@ def present_token(address: str) -> None:
 
 def _answers_without_token(address: str) -> bool:
     """A cluster's health check, in a process of its own, since Ray reads how to authenticate when it is imported."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     where = ["--address", address] if address != "auto" else []
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    return subprocess.run([*command, *where], env=environment, capture_output=True, check=False).returncode == 0
+    command = command_of("ray.scripts.scripts", "health-check", *where)
+    environment = safe_environment(RAY_AUTH_MODE="disabled")
+    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
 
 def require_reachable(address: str | None) -> None:
-    """Refuse HOST:PORT where nothing listens; Ray itself would go on trying for minutes.
+    """Refuse HOST:PORT where nothing listens, given or in RAY_ADDRESS; Ray itself would go on trying for minutes.
 
     Raises:
         ConfigError: If no connection is possible.
     """
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    where = "--address" if address else "RAY_ADDRESS"
+    found = foreign_address(address) or ""
+    advice = "" if address else " Unset RAY_ADDRESS to start a cluster here, or give another with --address."
+    if found.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{where}: give HOST:PORT of a cluster, got the address of a web page, {hidden(found)}.{advice}"
+        )
+    host, _, port = found.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as err:
-        raise ConfigError(f"--address: nothing answers at {address} ({err}).") from err
+        raise ConfigError(f"{where}: nothing answers at {found} ({err}).{advice}") from err
 
 
 def own_packages() -> list[str]:
@@ -127,17 +143,20 @@ def connected(address: str | None) -> Iterator[str | None]:
         yield ray.get_runtime_context().gcs_address
         return
     on_terminate = signal.getsignal(signal.SIGTERM)
+    foreign = foreign_address(address)
     try:
-        context = ray.init(
-            address=foreign_address(address) or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            ignore_reinit_error=True,
-            runtime_env={"py_modules": own_packages()} if address else None,
-        )
+        with _discreet(is_local=foreign is None):
+            context = ray.init(
+                address=foreign or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                ignore_reinit_error=True,
+                runtime_env={"py_modules": own_packages()} if address else None,
+                **({"_temp_dir": folder} if foreign is None and (folder := short_folder()) else {}),
+            )
     except (ConnectionError, ValueError) as err:
         raise ConfigError(
-            f"no Ray cluster answers at {address!r}: {err}. If it wants a token: `ray get-auth-token` there prints "
+            f"no Ray cluster answers at {foreign!r}: {err}. If it wants a token: `ray get-auth-token` there prints "
             "it, RAY_AUTH_TOKEN here passes it on."
         ) from err
     if threading.current_thread() is threading.main_thread():
@@ -146,3 +165,44 @@ def connected(address: str | None) -> Iterator[str | None]:
         yield context.dashboard_url or None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _discreet(*, is_local: bool) -> Iterator[None]:
+    """Start Ray so that it neither tells nor runs what it should not.
+
+    Its table of jobs shows the command line, where a tracker's address may have a password. It puts the current folder first
+    on the workers' path, so that a `copy.py` there would be run: here that is this code's folder, or none. And a cluster that
+    is for this machine alone listens on the loopback interface alone (what Ray does on macOS by default).
+    """
+    from ray._private import ray_constants, utils
+
+    root = Path(__file__).parents[1]
+    was = utils.get_entrypoint_name, ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(_SEVERAL_NODES)
+    utils.get_entrypoint_name = lambda: hidden(was[0]())
+    if is_local:
+        ray_constants.ENABLE_RAY_CLUSTER, os.environ[_SEVERAL_NODES] = False, "0"
+    try:
+        with chdir(root if root.name not in ("site-packages", "dist-packages") else root.anchor):
+            yield
+    finally:
+        utils.get_entrypoint_name, ray_constants.ENABLE_RAY_CLUSTER = was[:2]
+        os.environ.pop(_SEVERAL_NODES, None)
+        os.environ.update({_SEVERAL_NODES: was[2]} if was[2] is not None else {})
+
+
+def short_folder() -> str | None:
+    """Where a local Ray keeps its files if the usual folder's path is too long for its sockets; None: the usual one.
+
+    Raises:
+        ConfigError: If there is no other.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(usual)) + len(_SOCKET) <= MOST_SOCKET_BYTES:
+        return None
+    if not os.access("/tmp", os.W_OK):
+        raise ConfigError(
+            f"TMPDIR: its path is too long for Ray's sockets ({MOST_SOCKET_BYTES} bytes with {_SOCKET!r}), got {usual}; set "
+            "RAY_TMPDIR to a folder with a short path."
+        )
+    return "/tmp/ray"

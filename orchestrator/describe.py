@@ -198,7 +198,7 @@ def describe_comparison(name_a: str, name_b: str, compared: pd.DataFrame) -> Ite
 
 def describe_replay(sweep: Sweep, overrides: Sequence[str], slots: int) -> Iterator[str]:
     """What another early-stopping rule would have saved and lost."""
-    from orchestrator.journal import read_journal
+    from orchestrator.records import read_records
     from orchestrator.replay import recorded_trials, replay
 
     other = [text for text in overrides if not text.startswith("early_stopping")]
@@ -206,7 +206,7 @@ def describe_replay(sweep: Sweep, overrides: Sequence[str], slots: int) -> Itera
         raise ConfigError(f"--set {other[0]}: replay changes early_stopping and its keys alone.")
     changed = load_space(sweep.plan.space.document, overrides, check_files=False).settings.early_stopping
     rule = changed or sweep.plan.space.settings.early_stopping or EarlyStopping()
-    trials = recorded_trials(sweep.plan, list(read_journal(sweep.folder.journal)), rule)
+    trials = recorded_trials(sweep.plan, read_records(sweep.folder.journal), rule)
     if not trials:
         raise ConfigError(f"sweep {sweep.plan.name!r} has no tune trials that ended.")
     result = replay(trials, changed, slots=slots)

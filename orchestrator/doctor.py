@@ -101,9 +101,9 @@ def check_home(home: Home) -> Iterator[Finding]:
         if free_gb >= LEAST_DISK_GB
         else Finding(WARN, text, f"make room: less than {LEAST_DISK_GB:.0f} GB")
     )
-    plans = sorted(home.path.glob("sweeps/*/plan.json"))
-    running = [plan.parent.name for plan in plans if home.sweep(plan.parent.name).is_running]
-    yield Finding(OK, f"{len(plans)} sweeps" + (f"; running: {', '.join(running)}" if running else ""))
+    names = home.sweeps()
+    running = [name for name in names if home.sweep(name).is_running]
+    yield Finding(OK, f"{len(names)} sweeps" + (f"; running: {', '.join(running)}" if running else ""))
 
 
 def check_space(space: str) -> Finding:
@@ -117,7 +117,8 @@ def check_space(space: str) -> Finding:
 
 def check_tracker(uri: str, *, known: bool) -> Iterator[Finding]:
     """It answers, soon enough."""
-    from orchestrator.tracking.client import ask_tracker, public_uri, without_secrets
+    from orchestrator.tracking.address import public_uri, without_secrets
+    from orchestrator.tracking.client import ask_tracker
 
     if uri == "off" or not known:
         yield Finding(OK, "tracker: none yet; the first sweep makes a SQLite store in the home directory")

@@ -17,12 +17,18 @@ from typing import Any
 
 from search_spaces import ConfigError
 from search_spaces.settings import NAME_PATTERN
+from trainables.paths import below
 
 DEFAULT_HOME = "lossatlas-home"
 #: What plan.json holds at least.
 PLAN_KEYS = {"space": dict, "device": str, "signature": dict, "facts": dict}
 #: Sweeps that a message lists; of more, those with a similar name.
 MOST_NAMES = 10
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a SQLite file; `?`, `#` and `%` in its path would begin other parts of an address."""
+    return "sqlite:///" + re.sub(r"[%?#]", lambda found: f"%{ord(found[0]):02X}", str(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ class Home:
     @property
     def store_uri(self) -> str:
         """The MLflow store that is used where no tracking server is given."""
-        return f"sqlite:///{self.store}"
+        return sqlite_uri(self.store)
 
     @contextmanager
     def store_lock(self) -> Iterator[None]:
@@ -78,8 +84,19 @@ class Home:
             yield
 
     def sweep(self, name: str) -> SweepFolder:
-        """The folder of a sweep, which may not exist yet."""
-        return SweepFolder(self.path / "sweeps" / name)
+        """The folder of a sweep, which may not exist yet.
+
+        Raises:
+            ConfigError: If that is no name of a sweep.
+        """
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise ConfigError(f"a sweep's name has letters, digits, - and _, got {name!r:.100}.")
+        return SweepFolder(below(self.path / "sweeps", name))
+
+    def sweeps(self) -> list[str]:
+        """Names of the sweeps that were started, sorted."""
+        names = (path.parent.name for path in self.path.glob("sweeps/*/plan.json"))
+        return sorted(name for name in names if re.fullmatch(NAME_PATTERN, name))
 
     def existing_sweep(self, name: str) -> SweepFolder:
         """The folder of a sweep that was started.
@@ -87,13 +104,12 @@ class Home:
         Raises:
             ConfigError: If there is none of that name.
         """
-        folder = self.sweep(name)
-        if not re.fullmatch(NAME_PATTERN, name) or not folder.plan.exists():
-            names = sorted(path.parent.name for path in self.path.glob("sweeps/*/plan.json"))
+        if not re.fullmatch(NAME_PATTERN, name) or not self.sweep(name).plan.exists():
+            names = self.sweeps()
             shown = names if len(names) <= MOST_NAMES else difflib.get_close_matches(name, names, MOST_NAMES, 0.3)
             there = "there are" if shown == names else f"there are {len(names)}, among them"
             raise ConfigError(f"no sweep {name!r} in {self.path}; {there}: {shown}.")
-        return folder
+        return self.sweep(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,13 +58,18 @@ class Journal:
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """All intact records; a torn last line is ignored, a damaged line elsewhere is skipped with a warning."""
+    yield from (record for _, record in numbered_records(path))
+
+
+def numbered_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `read_journal`, each with the number of its line."""
     if not path.exists():
         return
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         record = _decode(line)
         if record is not None:
-            yield record
+            yield number, record
         elif line.strip() and number < len(lines):
             logger.warning(
                 "%s:%d: damaged record skipped; if it was a result, its trial is trained again.", path, number
@@ -80,10 +85,10 @@ def _encode(record: dict[str, Any]) -> bytes:
 def _decode(line: bytes) -> dict[str, Any] | None:
     checksum, _, body = line.partition(b" ")
     try:
-        intact = int(checksum, 16) == zlib.crc32(body)
-    except ValueError:
+        record = json.loads(body) if int(checksum, 16) == zlib.crc32(body) else None
+    except (ValueError, RecursionError):
         return None
-    return json.loads(body) if intact else None
+    return record if isinstance(record, dict) and isinstance(record.get("kind"), str) else None
 
 
 def _mend_last_line(path: Path) -> None:

@@ -11,7 +11,7 @@ import ray
 
 from orchestrator.prepare import Say
 from search_spaces import ConfigError
-from trainables.arrays import is_intact, only_maker
+from trainables.arrays import entry_of, is_intact, only_maker
 from trainables.drafts import Part, complete, draft_of, label_views, needed_for_labels, packing_of, split_views
 
 
@@ -33,7 +33,7 @@ def label_on_ray(keys: Iterable[str], cache: Path, say: Say) -> None:
     workers = gpus or int(ray.cluster_resources().get("CPU", 1))
     task = ray.remote(label_views).options(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=3)
     for key in keys:
-        entry = cache / f"data-{key}"
+        entry = entry_of(key, cache)
         draft = draft_of(entry)
         with only_maker(entry):
             if not is_intact(draft) or is_intact(entry):

@@ -13,11 +13,12 @@ from typing import Any, Self
 from orchestrator.cells import Cell
 from orchestrator.conductor import results_of
 from orchestrator.home import Home
-from orchestrator.journal import read_journal
 from orchestrator.plan import Plan
+from orchestrator.records import read_records
 from orchestrator.search import Assignment
-from orchestrator.tracking.client import public_uri, without_secrets
+from orchestrator.tracking.address import public_uri, without_secrets
 from orchestrator.tracking.store import PendingTrial, Store
+from search_spaces import ConfigError
 from trainables.config import TrialConfig
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Mirror:
         self._store: Store | None = None
         self._failed: str | None = None
         self._failures = 0
+        self._refused = False
         self._interrupted = interrupted
         self._earlier: list[dict[str, Any]] | None = None
         self.cpu_s = 0.0
@@ -77,7 +79,7 @@ class Mirror:
         return len(self._pending)
 
     def __enter__(self) -> Self:
-        self._earlier = list(read_journal(self._home.sweep(self._plan.name).journal))
+        self._earlier = read_records(self._home.sweep(self._plan.name).journal)
         if self._uri != "off":
             self._thread.start()
         return self
@@ -91,9 +93,10 @@ class Mirror:
             self._ended.set()
             self._thread.join()
         if self._failed:
+            then = " once that is mended" if self._refused else ""
             self._say(
                 f"MLflow at {public_uri(self._uri)} failed ({self._failed}); the sweep itself is complete on disk. "
-                f"`lossatlas sync {self._plan.name} --home {self._home.path}` sends the rest."
+                f"`lossatlas sync {self._plan.name} --home {self._home.path}` sends the rest{then}."
             )
 
     @property
@@ -109,7 +112,7 @@ class Mirror:
             alive = self._collect()
             self._attempt(self._send)
         deadline = time.monotonic() + LAST_WAIT_S  # one that is being restarted is waited for, one that is gone is not
-        while not self._attempt(self._close) and time.monotonic() < deadline:
+        while not self._attempt(self._close) and not self._refused and time.monotonic() < deadline:
             time.sleep(LAST_PAUSE_S)
         self.cpu_s = time.thread_time()
 
@@ -120,11 +123,13 @@ class Mirror:
             self._adopt(self._store)
             work(self._store)
         except Exception as err:  # whatever a tracker does, the sweep goes on
+            self._refused = isinstance(err, ConfigError)  # by us, so that waiting does not help
             logger.debug("MLflow mirror failed", exc_info=True)
+            said = without_secrets(err)
             if self._failed is None:
-                said = without_secrets(err)
-                self._say(f"MLflow at {public_uri(self._uri)} does not take what it is sent ({said}); trying again.")
-            self._failed = f"{type(err).__name__}: {without_secrets(err)}"
+                again = "nothing is sent" if self._refused else "trying again"
+                self._say(f"MLflow at {public_uri(self._uri)} does not take what it is sent ({said}); {again}.")
+            self._failed = said if self._refused else f"{type(err).__name__}: {said}"
             if self._store is not None:
                 self._store.close()
             self._store, self._failures = None, self._failures + 1

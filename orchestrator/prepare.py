@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 from orchestrator.home import write_json
 from orchestrator.plan import Plan
+from orchestrator.processes import command_of, safe_environment
 from search_spaces import ConfigError
-from trainables.arrays import is_intact
+from trainables.arrays import entry_of, is_intact
 from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig, cost_class
 from trainables.drafts import read_about
 
@@ -39,8 +39,8 @@ def prepare_recipes(
     Raises:
         ConfigError: If a recipe cannot be followed.
     """
-    if all(is_intact(cache / f"data-{key}") for key in recipes):
-        return {key: read_about(cache / f"data-{key}") for key in recipes}
+    if all(is_intact(entry_of(key, cache)) for key in recipes):
+        return {key: read_about(entry_of(key, cache)) for key in recipes}
     options = ["--leave-labels"] if leave_labels else []
     about: dict[str, dict[str, Any]] = json.loads(_run_module("trainables.prepare", recipes, cache, say, *options))
     return about
@@ -133,7 +133,8 @@ def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say, 
     """Run a module with JSON on its standard input; its last line of output. Lines on stderr are passed to `say`."""
     cache.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", module, str(cache), *options],
+        command_of(module, str(cache), *options),
+        env=safe_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.home import Home
 from orchestrator.prepare import Say, prepare_recipes
-from orchestrator.recipes import RECIPE_VERSION
+from orchestrator.recipes import recipe
+from orchestrator.run_fields import TrackedTrial
 from orchestrator.tracking.fetch import fetch_trial
 from orchestrator.tracking.publish import register_student
 from search_spaces import ConfigError
-from trainables.config import TrialConfig
+from trainables.config import data_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,10 @@ def rerun_trial(  # noqa: PLR0913 (options of a command)
         raise ConfigError(f"--register: a model's name is not empty and has no / and no :, got {register!r}.")
     uri = tracking_uri or place.store_uri
     tracked = fetch_trial(uri, run_id)
-    if (made_by := tracked.recipe["version"]) != RECIPE_VERSION:
-        raise ConfigError(
-            f"run {run_id!r} is from a LossAtlas that prepared data in another way (version {made_by}, this is "
-            f"{RECIPE_VERSION}); install that one to reproduce it."
-        )
+    config = tracked.config
+    made_from = _recipe_of(tracked, run_id)
     place.require_writable()
-    config = TrialConfig(**tracked.config)
-    prepare_recipes({config.data: tracked.recipe}, place.cache, say)
+    prepare_recipes({config.data: made_from}, place.cache, say)
     from trainables.rerun import train_again
 
     say(f"training trial {config.trial_id}")
@@ -88,6 +86,28 @@ def rerun_trial(  # noqa: PLR0913 (options of a command)
     outcome = Outcome(compared, config.trial_id)
     if register and outcome.equal:
         student, pixels, logits = trained.on_pixels()
-        version = register_student(uri, run_id, register, student=student, pixels=pixels, logits=logits)
+        version = register_student(uri, place, run_id, register, student=student, pixels=pixels, logits=logits)
         return replace(outcome, version=version)
     return outcome
+
+
+def _recipe_of(tracked: TrackedTrial, run_id: str) -> dict[str, Any]:
+    """The recipe of a trial's data, computed here from its settings and the files they name; never the tracker's.
+
+    Raises:
+        ConfigError: If it is not the one that the trial was trained on.
+    """
+    settings = tracked.cell.settings
+    downloads = settings.data.download and settings.data.root is None  # where files go is for the user to say
+    data = settings.data.model_copy(update={"download": downloads})
+    cell = replace(tracked.cell, settings=settings.model_copy(update={"data": data}))
+    try:
+        made = recipe(cell)
+    except (ValueError, OSError) as err:
+        raise ConfigError(f"run {run_id}: the data that it was trained on are not here: {err}") from err
+    if (key := data_key(made)) != tracked.config.data:
+        raise ConfigError(
+            f"run {run_id}: its settings and the files that they name here give other data (key {key}) than it was trained "
+            f"on ({tracked.config.data}); bring the files of that time back to their places."
+        )
+    return made

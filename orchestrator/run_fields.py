@@ -7,11 +7,21 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
+from pydantic import ValidationError
+
+from orchestrator.cells import Cell
 from orchestrator.plan import Plan
 from orchestrator.recipes import recipe
 from orchestrator.search import Assignment, TrialResult
+from search_spaces import ConfigError
+from search_spaces.checks import describe
+from search_spaces.settings import SpaceSettings
+from trainables.config import TrialConfig
+
+#: Settings that data are made from.
+_MADE_FROM: Final = ("name", "data", "teacher", "projector", "validation", "fixed", "data_seed")
 
 
 def trial_tags(assignment: Assignment) -> dict[str, str]:
@@ -24,7 +34,32 @@ def trial_tags(assignment: Assignment) -> dict[str, str]:
         "lossatlas.draw": str(assignment.draw),
         "lossatlas.config": json.dumps(assignment.config.as_dict()),
         "lossatlas.recipe": json.dumps(recipe(assignment.cell)),
+        "lossatlas.settings": json.dumps(settings_of(assignment.cell)),
     }
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """What a cell's recipe is computed from, as a space has it, without defaults; see `tracked_cell`."""
+    return cell.settings.model_dump(by_alias=True, exclude_defaults=True, include=set(_MADE_FROM))
+
+
+def tracked_cell(settings: object, config: TrialConfig) -> Cell:
+    """The cell of a tracked trial, as far as its recipe needs it.
+
+    Args:
+        settings: As `settings_of` wrote them, but from outside: they are checked like a space.
+        config: Of the trial, checked.
+
+    Raises:
+        ConfigError: With every setting that is unknown or impossible.
+    """
+    if not isinstance(settings, dict) or set(settings) - set(_MADE_FROM):
+        raise ConfigError(f"lossatlas.settings: must be a mapping with keys of {list(_MADE_FROM)}.")
+    try:
+        checked = SpaceSettings.model_validate({**settings, "scientific": {}})
+    except ValidationError as err:
+        raise ConfigError([f"lossatlas.settings: {problem}" for problem in describe(err, SpaceSettings)]) from err
+    return Cell("", config.loss, config.knobs, {}, (), checked)
 
 
 def result_tags(result: TrialResult | None) -> dict[str, str]:
@@ -64,13 +99,13 @@ class TrackedTrial:
     """A trial as its MLflow run has it.
 
     Attributes:
-        config: Of the trial.
-        recipe: Of its data.
+        config: Of the trial, checked.
+        cell: What the recipe of its data is computed from, checked.
         metrics: The last value of each.
         epochs: Epochs trained.
     """
 
-    config: dict[str, Any]
-    recipe: dict[str, Any]
+    config: TrialConfig
+    cell: Cell
     metrics: dict[str, float]
     epochs: int

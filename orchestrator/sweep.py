@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.conductor import Conductor, Listener
 from orchestrator.engines import choose_engine
-from orchestrator.home import Home, SweepFolder, write_json
+from orchestrator.home import Home, SweepFolder, sqlite_uri, write_json
 from orchestrator.journal import Journal, read_journal
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.plan import AUTO, Plan, difference
 from orchestrator.prepare import Say, doubts_about, prepare_data, probe_costs, unusable_labels
+from orchestrator.records import read_records
 from orchestrator.table import tidy_table
-from orchestrator.tracking.client import TRACKERS, public_uri
+from orchestrator.tracking.address import TRACKERS, agree, public_uri, require_agreed, sqlite_path
 from search_spaces import ConfigError, Space, load_space
 from search_spaces.settings import NAME_PATTERN
 
@@ -132,7 +133,7 @@ class Sweep:
         """What is known so far."""
         from orchestrator.tracking.notes import tracked_runs
 
-        records = list(read_journal(self.folder.journal))
+        records = read_records(self.folder.journal)
         table = tidy_table(
             self.plan, records, run_ids=tracked_runs(self.folder.tracked), running=self.folder.is_running
         )
@@ -155,7 +156,7 @@ class Sweep:
         self.home.require_writable()
         started = time.monotonic()
         with self.folder.lock():
-            records = list(read_journal(self.folder.journal))
+            records = read_records(self.folder.journal)
             self._check_continues(options, records)
             self._check_compiler(options)
             self._warn_of_lost_results(records)
@@ -209,7 +210,7 @@ class Sweep:
         values = cell_values(landscape.table)[["cell", "mean", "low", "high", "n"]].set_index("cell")
         values = values.join(runs, how="inner")
         for problem in (
-            log_report(uri, self.folder.tracked, sorted(page.parent.iterdir())),
+            log_report(uri, self.home, self.plan.name, sorted(page.parent.iterdir())),
             log_cells(uri, values.to_dict("records")),
         ):
             if problem:
@@ -221,7 +222,10 @@ class Sweep:
 
         uri = options.tracking_uri
         if uri is not None and uri != "off" and not uri.startswith(TRACKERS):
-            raise ConfigError(f"--tracking-uri: must be off or begin with one of {', '.join(TRACKERS)}, got {uri!r}.")
+            raise ConfigError(
+                f"--tracking-uri: must be off or begin with one of {', '.join(TRACKERS)}, got {public_uri(uri)!r}."
+            )
+        self._agree(options)
         wants_gpu = any(self.plan.resolve_device(cell) == "cuda" for cell in self.plan.cells)
         if wants_gpu and options.address is None and not local_gpu_bytes():
             raise ConfigError("fixed.device: cuda, but this machine has no GPU; use auto or cpu, or --address.")
@@ -288,8 +292,17 @@ class Sweep:
         self.facts["tracked"] = mirror.complete
 
     def _tracker(self, options: RunOptions) -> str:
-        """Where a run is mirrored to."""
-        return options.tracking_uri or self.tracking_uri or self.home.store_uri
+        """Where a run is mirrored to; a relative path of a database is of the current folder, which may change."""
+        uri = options.tracking_uri or self.tracking_uri or self.home.store_uri
+        path = sqlite_path(uri)
+        return uri if path is None else sqlite_uri(path.absolute())
+
+    def _agree(self, options: RunOptions) -> None:
+        """Remember a tracker that was given; refuse a stored one that never was."""
+        if options.tracking_uri is not None:
+            agree(options.tracking_uri)
+        else:
+            require_agreed(self._tracker(options), self.home, self.plan.name)
 
     def sync(self, options: RunOptions) -> bool:
         """Send the tracker what it lacks of a sweep that is not running; True if it now has everything.

@@ -15,13 +15,24 @@ from typing import Final
 
 import numpy as np
 
+from trainables.paths import below
+
 SEAL = "checksums.json"
 ROWS_AT_ONCE: Final = 256
 
 
+def entry_of(key: str, cache: Path) -> Path:
+    """Where the data of a recipe lie.
+
+    Raises:
+        ValueError: If the key is none that we make; see `paths.below`.
+    """
+    return below(cache, f"data-{key}")
+
+
 def load_arrays(key: str, cache: Path) -> dict[str, np.ndarray]:
     """The arrays of a prepared recipe, memory-mapped, so that processes on one machine share them."""
-    return map_entry(cache / f"data-{key}")
+    return map_entry(entry_of(key, cache))
 
 
 def map_entry(entry: Path) -> dict[str, np.ndarray]:
@@ -92,7 +103,7 @@ def is_intact(entry: Path) -> bool:
     """True if an entry is there and its files are what was written; a damaged one is to be made again."""
     try:
         sums = json.loads((entry / SEAL).read_text())
-        return bool(sums == {name: _checksum(entry / name) for name in sums})
+        return bool(sums == {name: _checksum(below(entry, name)) for name in sums})
     except (OSError, ValueError):
         return False
 

@@ -164,6 +164,7 @@ def ui(
 ) -> None:
     """Serve the MLflow UI on a sweep's store; ends with Ctrl-C."""
     from orchestrator import Sweep
+    from orchestrator.tracking.address import require_agreed
     from orchestrator.tracking.client import serve_ui
 
     sweep = Sweep.stored(name, home, reading=True)
@@ -172,5 +173,6 @@ def ui(
     uri = sweep.facts.get("tracking_uri") or sweep.home.store_uri
     if uri == "off":
         raise ConfigError(f"sweep {name!r} was run with --tracking-uri off; run it again without, and it is tracked.")
+    require_agreed(uri, sweep.home, name)
     out.print(f"MLflow UI: http://127.0.0.1:{port}, experiment lossatlas/{name}; Ctrl-C ends it")
     raise typer.Exit(serve_ui(uri, port))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces import ConfigError
+from orchestrator.processes import command_of, safe_environment
+from orchestrator.tracking.address import check_uri, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: What MLflow can write to: servers, and databases.
-TRACKERS = ("http://", "https://", "databricks", "sqlite:", "postgresql", "mysql", "mssql")
 # A server that is away must not hold the end of a sweep for MLflow's default of minutes.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -25,34 +23,6 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-def without_secrets(error: object) -> str:
-    """The first line of what a tracker says, without users and passwords in addresses."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return re.sub(r"//[^/@\s]+@", "//", text)[:300]
-
-
-def check_uri(uri: str) -> None:
-    """Refuse what MLflow cannot read from, and a database file that is not there: MLflow would make one.
-
-    Raises:
-        ConfigError: With what is allowed.
-    """
-    if not uri.startswith(TRACKERS):
-        raise ConfigError(f"--tracking-uri: must begin with one of {', '.join(TRACKERS)}, got {uri!r}.")
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
-        raise ConfigError(f"--tracking-uri: there is no file {path}.")
-
-
-def public_uri(uri: str) -> str:
-    """A tracker's address without what is secret in it: user and password, query."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme == "sqlite":
-        return uri
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -63,7 +33,18 @@ def open_client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=uri)
+    _drop_stray_folder(uri)
+    return client
+
+
+def _drop_stray_folder(uri: str) -> None:
+    """MLflow makes the folder of a SQLite file from its address as it is written: `a%3Fb` beside `a?b`."""
+    path = sqlite_path(uri)
+    written = Path(uri.removeprefix("sqlite:///")).parent
+    if path is not None and written != path.parent:
+        with suppress(OSError):
+            written.rmdir()  # an empty one only
 
 
 def ask_tracker(uri: str) -> float:
@@ -89,8 +70,8 @@ def trial_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, 
 
 def serve_ui(uri: str, port: int) -> int:
     """Serve MLflow's UI on a store until Ctrl-C; its exit status."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    command = command_of("mlflow", "ui", "--backend-store-uri", uri, "--port", str(port))
     try:
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, env=safe_environment(), check=False).returncode
     except KeyboardInterrupt:
         return 0

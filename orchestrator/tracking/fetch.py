@@ -6,12 +6,19 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.home import Home
 from orchestrator.journal import Journal
-from orchestrator.run_fields import TrackedTrial
-from orchestrator.tracking.client import check_uri, open_client, public_uri, trial_runs, without_secrets
+from orchestrator.recipes import RECIPE_VERSION
+from orchestrator.run_fields import TrackedTrial, tracked_cell
+from orchestrator.tracking.address import agree, check_uri, public_uri, without_secrets
+from orchestrator.tracking.client import open_client, trial_runs
 from search_spaces import ConfigError
+from search_spaces.trials import check_trial
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
@@ -28,16 +35,32 @@ def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
         history = client.get_metric_history(run_id, "val_accuracy")
     except MlflowException as err:
         raise ConfigError(
-            f"no run {run_id!r} at {public_uri(uri)}; run ids are in the last column of `lossatlas table`."
+            f"no run {run_id!r} at {public_uri(uri)} ({without_secrets(err)}); run ids are in the last column of "
+            "`lossatlas table`."
         ) from err
     if "lossatlas.config" not in run.data.tags:
         raise ConfigError(f"run {run_id!r} is no trial (a sweep's parent run?); take a run id of `lossatlas table`.")
-    config, recipe = (json.loads(run.data.tags[f"lossatlas.{name}"]) for name in ("config", "recipe"))
     if not history:
         raise ConfigError(
             f"run {run_id!r} has no metrics to compare with; the trial failed before its first evaluation."
         )
-    return TrackedTrial(config, recipe, dict(run.data.metrics), max(m.step for m in history))
+    config, recipe, settings = (_tag(run, name) for name in ("config", "recipe", "settings"))
+    made_by = recipe.get("version") if isinstance(recipe, dict) else None
+    if made_by != RECIPE_VERSION or settings is None:
+        raise ConfigError(
+            f"run {run_id!r} is from a LossAtlas that prepared data in another way (version {made_by!r:.20}, this is "
+            f"{RECIPE_VERSION}); install that one to reproduce it."
+        )
+    checked = check_trial(config, f"run {run_id}: lossatlas.config")
+    return TrackedTrial(checked, tracked_cell(settings, checked), dict(run.data.metrics), max(m.step for m in history))
+
+
+def _tag(run: Run, name: str) -> Any:
+    """What a tag of ours holds; None where it is missing or no JSON."""
+    try:
+        return json.loads(run.data.tags.get(f"lossatlas.{name}", ""))
+    except (ValueError, RecursionError):
+        return None
 
 
 def fetch_sweep(uri: str, name: str, home: Home) -> None:
@@ -49,6 +72,7 @@ def fetch_sweep(uri: str, name: str, home: Home) -> None:
     from mlflow.exceptions import MlflowException
 
     check_uri(uri)
+    agree(uri)
     home.require_writable()
     folder = home.sweep(name)
     if (folder.path / "lock").exists():

@@ -8,20 +8,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.home import Home
 from orchestrator.journal import read_journal
-from orchestrator.tracking.client import open_client, public_uri, without_secrets
+from orchestrator.tracking.address import public_uri, require_own_place, without_secrets
+from orchestrator.tracking.client import open_client
 from search_spaces import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def log_report(uri: str, tracked: Path, files: Iterable[Path]) -> str | None:
+def log_report(uri: str, home: Home, sweep: str, files: Iterable[Path]) -> str | None:
     """Add the report to the sweep's parent run; what went wrong, if anything (it is not worth failing for)."""
-    parents = [r["run_id"] for r in read_journal(tracked) if r["kind"] == "parent" and r["uri"] == public_uri(uri)]
+    notes = read_journal(home.sweep(sweep).tracked)
+    parents = [r["run_id"] for r in notes if r["kind"] == "parent" and r["uri"] == public_uri(uri)]
     try:
+        client = open_client(uri)
+        if parents:
+            require_own_place(client.get_run(parents[-1]).info.artifact_uri, home)
         for path in files if parents else ():
-            open_client(uri).log_artifact(parents[-1], str(path), "report")
+            client.log_artifact(parents[-1], str(path), "report")
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
         return f"the report could not be sent to MLflow at {public_uri(uri)}: {without_secrets(err)}"
     return None
@@ -50,7 +56,7 @@ def log_cells(uri: str, cells: Iterable[Mapping[Any, Any]]) -> str | None:
 
 
 def register_student(  # noqa: PLR0913 (what a registered model is made of)
-    uri: str, run_id: str, name: str, *, student: Any, pixels: np.ndarray, logits: np.ndarray
+    uri: str, home: Home, run_id: str, name: str, *, student: Any, pixels: np.ndarray, logits: np.ndarray
 ) -> str:
     """Make a trial's student a version of a registered model; the version.
 
@@ -58,6 +64,7 @@ def register_student(  # noqa: PLR0913 (what a registered model is made of)
 
     Args:
         uri: Of the tracker.
+        home: Where files may be written, if the tracker asks for a folder.
         run_id: Of the trial; the model is linked to it.
         name: Of the registered model.
         student: A torch module on pixels, in evaluation mode.
@@ -78,9 +85,11 @@ def register_student(  # noqa: PLR0913 (what a registered model is made of)
         mlflow.set_tracking_uri(uri)
         try:
             run = client.get_run(run_id)
+            require_own_place(run.info.artifact_uri, home)
             model = client.create_logged_model(
                 run.info.experiment_id, name="student", source_run_id=run_id, params=run.data.params
             )
+            require_own_place(model.artifact_location, home)
             info = mlflow.pytorch.log_model(
                 student,
                 model_id=model.model_id,

@@ -11,8 +11,10 @@ from orchestrator.journal import Journal
 from orchestrator.plan import Plan
 from orchestrator.run_fields import environment_tags, result_tags, sweep_params, trial_params, trial_tags
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult
-from orchestrator.tracking.client import open_client, public_uri, trial_runs
+from orchestrator.tracking.address import public_uri, require_own_place
+from orchestrator.tracking.client import open_client, trial_runs
 from orchestrator.tracking.notes import notes_about
+from search_spaces import ConfigError
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
@@ -60,6 +62,7 @@ class Store:
         try:
             self._experiment = self._find_experiment()
             self._open_parent()
+            require_own_place(self._client.get_run(str(self._parent)).info.artifact_uri, home)
             for trial_id, run_id in self._find_unnoted().items():
                 self._note_run(trial_id, run_id)
         except BaseException:
@@ -134,6 +137,11 @@ class Store:
     def _find_experiment(self) -> str:
         name = f"lossatlas/{self._plan.name}"
         found = self._client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage == "deleted":
+            raise ConfigError(
+                f"the experiment {name} was deleted there; bring it back with `mlflow experiments restore -x "
+                f"{found.experiment_id}` (MLFLOW_TRACKING_URI={self._uri}), or run the space under another --name."
+            )
         if found:
             return str(found.experiment_id)
         # a database has no place for files; left alone, MLflow would put them into the working directory

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from trainables.arrays import is_intact, new_entry, only_maker
+from trainables.arrays import entry_of, is_intact, new_entry, only_maker
 from trainables.data.labels import with_pixels
 from trainables.drafts import (
     BANK_FILES,
@@ -55,7 +55,7 @@ def prepare(
     Raises:
         ValueError: If the recipe cannot be followed (such as more images per class than there are).
     """
-    entry = cache / f"data-{key}"
+    entry = entry_of(key, cache)
     with only_maker(entry):
         return _make_entry(entry, recipe, cache, say, leave_labels=leave_labels)
 

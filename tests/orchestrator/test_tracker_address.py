@@ -1,0 +1,166 @@
+"""Addresses of trackers: secrets are not shown, and credentials go to no server that only a folder names."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from orchestrator import RunOptions, Sweep
+from orchestrator.cli import main
+from orchestrator.home import Home, write_json
+from orchestrator.tracking.address import (
+    agree,
+    check_uri,
+    hidden,
+    public_uri,
+    require_agreed,
+    require_own_place,
+    sqlite_path,
+    without_secrets,
+)
+from search_spaces import ConfigError
+
+SECRET = "s3cr3t"
+ADDRESSES = {
+    f"http://ann:{SECRET}@host:5000/ml": "http://host:5000/ml",
+    f"https://ann:x/{SECRET}@host": "https://host",
+    f"https://ann:x@{SECRET}@host": "https://host",
+    f"http://{SECRET}@host:5000": "http://host:5000",
+    f"postgresql://ann:x/{SECRET}@db:5432/ml?sslmode=require": "postgresql://db:5432/ml",
+    f"postgresql://db/ml?user=ann&password={SECRET}": "postgresql://db/ml",
+    f"mysql+pymysql://ann:{SECRET}@[::1]:3306/ml": "mysql+pymysql://[::1]:3306/ml",
+    f"postgres://ann:{SECRET}@db/ml": "postgres://db/ml",
+    f"http://ann:{SECRET}@host:port": "http://...",
+    f"http://host/#{SECRET}": "http://host/",
+}
+
+
+@pytest.mark.parametrize(("uri", "shown"), ADDRESSES.items())
+def test_a_shown_address_has_no_user_no_password_and_no_query(uri: str, shown: str) -> None:
+    assert public_uri(uri) == shown
+    assert public_uri(public_uri(uri)) == shown
+    assert SECRET not in hidden(f"cannot connect to '{uri}' now") or "#" in uri
+    if not uri.startswith(("http", "postgresql", "mysql")):
+        with pytest.raises(ConfigError) as refused:
+            check_uri(uri)
+        assert SECRET not in str(refused.value)
+
+
+def test_errors_of_a_tracker_are_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok3n")
+    told = without_secrets(f"HTTP 401 with password={SECRET}; api_key: {SECRET}, Bearer tok3n\nsecond line")
+    assert told == "HTTP 401 with password=***; api_key: ***, Bearer ***"
+
+
+@pytest.mark.parametrize("name", ["plain", "a?b", "a#b", "50%25", "ä b", "c=d&e"])
+def test_a_home_of_any_name_has_its_store_in_it(name: str, tmp_path: Path) -> None:
+    from sqlalchemy.engine import make_url
+
+    home = Home.at(tmp_path / name)
+    assert make_url(home.store_uri).database == str(home.store)
+    assert sqlite_path(home.store_uri) == home.store
+
+
+def test_a_stored_address_counts_once_the_user_has_given_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home.at(tmp_path)
+    uri = "https://tracker.example:5000/ml"
+    for own in ("off", home.store_uri):
+        require_agreed(own, home, "x")
+    with pytest.raises(
+        ConfigError, match=r"names the tracker https://tracker.example:5000/ml, which .* --tracking-uri"
+    ):
+        require_agreed(uri, home, "x")
+    agree(f"https://ann:{SECRET}@tracker.example:5000")
+    require_agreed(uri, home, "x")
+    for other in ("https://tracker.example:5001", "https://tracker.example.evil:5000", "http://tracker.example:5000"):
+        with pytest.raises(ConfigError):
+            require_agreed(other, home, "x")
+    remembered = [path for path in tmp_path.rglob("*.json") if SECRET in path.read_text()]
+    assert not remembered
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "somebody-else"))
+    with pytest.raises(ConfigError):
+        require_agreed(uri, home, "x")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    require_agreed(uri, home, "x")
+
+
+@pytest.fixture
+def listener() -> Iterator[tuple[str, list[str]]]:
+    """A server that notes what it is sent, and its address."""
+    heard: list[str] = []
+
+    class Noting(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            heard.append(self.headers.get("Authorization", ""))
+            self.send_response(404)
+            self.end_headers()
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Noting) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", heard
+        server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_a_colleagues_folder_does_not_send_credentials_anywhere(
+    home: Path,
+    tiny: dict[str, Any],
+    listener: tuple[str, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Her sweep was mirrored to a server; whoever copies the home is asked before anything goes there."""
+    uri, heard = listener
+    monkeypatch.setattr("orchestrator.mirror.LAST_WAIT_S", 0.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    sweep = Sweep.from_space({**tiny, "scientific": {"loss": ["ce"]}, "replicates": 1}, home=home)
+    sweep.run(RunOptions(local=True, tracking_uri="off"))
+    plan = json.loads(sweep.folder.plan.read_text())
+    plan["facts"]["tracking_uri"] = uri
+    write_json(sweep.folder.plan, plan)
+    copied = tmp_path / "copied"
+    shutil.copytree(home, copied)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    for command in (["sync", "tiny"], ["resume", "tiny", "--local"], ["report", "tiny"], ["ui", "tiny"]):
+        monkeypatch.setattr(sys, "argv", ["lossatlas", *command, "--home", str(copied)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr().err
+        assert ended.value.code == (None if command[0] == "report" else 2) or ended.value.code == 0
+        assert command[0] == "report" or f"names the tracker {uri}, which you have not given here before" in told
+    assert heard == []
+    monkeypatch.setattr(sys, "argv", ["lossatlas", "sync", "tiny", "--home", str(copied), "--tracking-uri", uri])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1, "the server takes nothing"
+    assert heard[0] == "Basic " + base64.b64encode(f"bob:{SECRET}".encode()).decode(), (
+        "but it was given, so it is asked"
+    )
+
+
+@pytest.mark.parametrize(
+    "place", ["file:///etc/cron.d", "/etc/cron.d", "file://HOME/../x", "file://elsewhere/x", "./here"]
+)
+def test_a_tracker_does_not_choose_where_files_are_written(place: str, tmp_path: Path) -> None:
+    home = Home.at(tmp_path / "home")
+    require_own_place((home.path / "artifacts" / "1").as_uri(), home)
+    require_own_place("mlflow-artifacts:/1/abc", home)
+    require_own_place("s3://bucket/1", home)
+    with pytest.raises(ConfigError, match="outside of the home"):
+        require_own_place(place.replace("HOME", str(home.path)), home)

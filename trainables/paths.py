@@ -1,0 +1,28 @@
+"""Paths made from names that come from outside stay where they belong. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+#: What a name may be that becomes a part of a path: no separator, not hidden, neither "." nor "..".
+_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+
+
+def below(root: Path, *names: str) -> Path:
+    """The path of `names` below a folder, each name one part of it.
+
+    Args:
+        root: Folder that the path stays in.
+        names: Parts, such as a sweep's name, a trial's id, the key of a cache entry.
+
+    Raises:
+        ValueError: If a name is anything but letters, digits, `_`, `-` and `.`, or begins with `.` or `-`.
+    """
+    for name in names:
+        if not isinstance(name, str) or not _PART.fullmatch(name):
+            raise ValueError(
+                f"a name in {root} has letters, digits, _, - and . and does not begin with . or -, got {name!r:.100}."
+            )
+    return root.joinpath(*names)
