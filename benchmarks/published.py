@@ -106,7 +106,7 @@ def row(name: str, wanted: argparse.Namespace) -> dict[str, Any]:
     for protocol in ("paper", "tuned"):
         table = sweep_of(name, protocol, wanted).run(RunOptions(local=True, tracking_uri="off", force=True)).table
         confirmed = table[(table.stage == "confirm") & (table.status == "finished")]
-        columns |= {f"{protocol}_{key}": value for key, value in _summary(confirmed.test_accuracy).items()}
+        columns |= {f"{protocol}_{key}": value for key, value in _summary(list(confirmed.test_accuracy)).items()}
         columns[f"{protocol}_lr"] = float(confirmed.lr.iloc[0]) if "lr" in confirmed else None
     return columns
 

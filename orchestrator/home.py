@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.stored import problem_of_plan
 from search_spaces import ConfigError
 from search_spaces.settings import NAME_PATTERN
 from trainables.paths import below
 
 DEFAULT_HOME = "lossatlas-home"
-#: What plan.json holds at least.
-PLAN_KEYS = {"space": dict, "device": str, "signature": dict, "facts": dict}
 #: Sweeps that a message lists; of more, those with a similar name.
 MOST_NAMES = 10
 
@@ -151,12 +150,12 @@ class SweepFolder:
         """
         try:
             plan = json.loads(self.plan.read_text())
-            wrong = [key for key, kind in PLAN_KEYS.items() if not isinstance(plan[key], kind)]
-        except (ValueError, TypeError, KeyError) as err:
-            plan, wrong = {}, [f"{type(err).__name__}: {err}"]
+            wrong = problem_of_plan(plan)
+        except (ValueError, RecursionError) as err:
+            plan, wrong = {}, f"{type(err).__name__}: {err}"
         if wrong:
             raise ConfigError(
-                f"{self.plan} is damaged ({wrong[0]}); put a copy back (MLflow's parent run has one), or delete it and `lossatlas "
+                f"{self.plan} is damaged ({wrong}); put a copy back (MLflow's parent run has one), or delete it and `lossatlas "
                 "run` the same space under the same name: what the journal has is not trained again."
             )
         return dict(plan)
@@ -169,6 +168,7 @@ class SweepFolder:
             ConfigError: If another process holds it; the message names it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._require_no_links()
         with (self.path / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,6 +182,16 @@ class SweepFolder:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
+
+    def _require_no_links(self) -> None:
+        """Refuse a folder in which a file is a link: what is written to it would land elsewhere.
+
+        Raises:
+            ConfigError: With the link.
+        """
+        for path in (self.path / "lock", self.plan, self.journal, self.tracked, self.checkpoints, self.report):
+            if path.is_symlink():
+                raise ConfigError(f"{path} is a link to {path.readlink()}; a sweep's files are files. Remove the link.")
 
     @property
     def is_running(self) -> bool:

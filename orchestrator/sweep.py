@@ -180,7 +180,7 @@ class Sweep:
     def _warn_of_lost_results(self, records: Sequence[Mapping[str, Any]]) -> None:
         """A journal that was cut or deleted is not the same as a sweep that never ran."""
         there = {record["trial_id"] for record in records if record["kind"] == "result"}
-        sent = {record["trial_id"] for record in read_journal(self.folder.tracked) if record["kind"] == "done"}
+        sent = {record.get("trial_id") for record in read_journal(self.folder.tracked) if record["kind"] == "done"}
         if lost := len(sent - there):
             self.say(
                 f"{self.folder.journal} lacks {lost} results that MLflow was sent; their trials are trained again."

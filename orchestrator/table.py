@@ -12,6 +12,7 @@ from orchestrator.cells import Cell
 from orchestrator.conductor import results_of
 from orchestrator.plan import Plan
 from orchestrator.search import FAILED, TrialResult, TwoStageSearch
+from search_spaces.texts import as_cell
 from trainables.config import KNOBS
 
 _FIRST = ["trial_id", "cell", "arms", "stage", "replicate", "draw"]
@@ -57,6 +58,12 @@ def tidy_table(
     table = table[~again].reset_index(drop=True)  # two draws with equal values are one trial
     table.attrs["contexts"] = list(plan.space.context_factors)
     return table
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """A table as CSV in which no text is a formula to a spreadsheet, whoever named it."""
+    texts = [name for name in frame if frame[name].dtype == object or isinstance(frame[name].dtype, pd.StringDtype)]
+    return frame.assign(**{str(name): frame[name].map(as_cell) for name in texts}).to_csv(index=False)
 
 
 def columns(plan: Plan) -> list[str]:

@@ -13,6 +13,7 @@ from search_spaces.domains import Domain, Value, parse_domain
 from search_spaces.errors import ConfigError, unknown
 from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Nuisance, Space, axis_path, flatten, named_datasets, put
+from search_spaces.texts import invisible_in, problem_of_name
 from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
 
 _DOTTED: Final = ("data", "teacher", "validation", "projector")
@@ -52,6 +53,8 @@ class _Checks:
         self.problems: list[str] = []
 
     def run(self, *, check_files: bool) -> Space | None:
+        self.problems += invisible_in(self.given)
+        self._check_names()
         settings = self._validate_all()
         axes = self._axes()
         self._require_one_place(axes)
@@ -65,6 +68,14 @@ class _Checks:
         space = Space(settings, tuple(arms), kept, nuisance, draws, self.given, self.datasets)
         self.problems += incoherences(space) if check_files else []
         return None if self.problems else space
+
+    def _check_names(self) -> None:
+        """Names of datasets and variants; those of arms are checked where they are read."""
+        variants = self.given.get("variants")
+        named = {"data": [*self.datasets], "variants": [*variants] if isinstance(variants, Mapping) else []}
+        for where, names in named.items():
+            found = (problem_of_name(name) for name in names if isinstance(name, str))
+            self.problems += [f"{where}: {problem}" for problem in found if problem]
 
     def _validate_all(self) -> SpaceSettings | None:
         try:
@@ -184,6 +195,9 @@ class _Checks:
             ((name, details),) = entry.items()
         if not isinstance(name, str) or not isinstance(details, Mapping) or "|" in name or not name.strip():
             self.problems.append(f"{where}: give a loss name or {{ARM: {{loss: NAME, KNOB: value}}}}, got {entry!r}.")
+            return None
+        if problem := problem_of_name(name):
+            self.problems.append(f"{where}: {problem}")
             return None
         loss: Any = details.get("loss")
         if not isinstance(loss, str) or loss not in LOSS_KNOBS:

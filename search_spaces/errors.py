@@ -6,7 +6,9 @@ import difflib
 import re
 from collections.abc import Sequence
 
-_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+from search_spaces.texts import printable
+
+_BREAKS = re.compile(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 #: Of one problem; longer ones are cut in the middle.
 MOST_CHARACTERS = 1000
 
@@ -25,7 +27,7 @@ class ConfigError(ValueError):
 
 def _shortened(problem: str) -> str:
     """One line; a problem whose given value is pages long is cut in its middle."""
-    problem = _BREAKS.sub(" ", problem)
+    problem = printable(_BREAKS.sub(" ", problem))
     return problem if len(problem) <= MOST_CHARACTERS else f"{problem[:400]} ... {problem[-200:]}"
 
 

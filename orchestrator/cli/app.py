@@ -7,21 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from search_spaces import ConfigError
+from search_spaces.texts import printable
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _PlainConsole(Console):
+    """A console whose texts move no cursor and change no direction, whoever wrote them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's, of texts without invisible characters."""
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+
+out = _PlainConsole(highlight=False, soft_wrap=True)
+err = _PlainConsole(stderr=True, highlight=False, soft_wrap=True)
 
 SpaceArgument = Annotated[
     str, typer.Argument(help="A shipped space (see `lossatlas spaces`) or a path to a YAML file.")

@@ -39,6 +39,7 @@ def table(
 ) -> None:
     """Write the tidy table: one row per planned trial."""
     from orchestrator import Sweep
+    from orchestrator.table import as_csv
 
     frame = Sweep.stored(name, home, reading=True).landscape().table
     if fmt is TableFormat.parquet:
@@ -48,7 +49,7 @@ def table(
             frame.to_parquet(to)
         return
     text = (
-        frame.to_csv(index=False)
+        as_csv(frame)
         if fmt is TableFormat.csv
         else frame.to_json(orient="records", indent=1, double_precision=15) + "\n"
     )
@@ -97,6 +98,7 @@ def compare(
     from orchestrator import Sweep
     from orchestrator.describe import describe_comparison
     from orchestrator.landscape.comparisons import compare_tables
+    from orchestrator.table import as_csv
 
     a, b = (Sweep.stored(name, home, reading=True).landscape().table for name in (name_a, name_b))
     try:
@@ -107,7 +109,7 @@ def compare(
         out.print(escape(line))
     if to is not None:
         with writing(to):
-            compared.to_csv(to, index=False)
+            to.write_text(as_csv(compared))
 
 
 @app.command()

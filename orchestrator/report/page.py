@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ from orchestrator.report.dictionary import write_dictionary
 from orchestrator.report.findings import Findings
 from orchestrator.report.headline import headline, qualifications
 from orchestrator.report.sections import sections
+from orchestrator.table import as_csv
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --paper: #fff; --line: #d9d9e0; --link: #0b57d0; }
@@ -63,7 +66,7 @@ def write_report(found: Findings, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in _data(found).items():
-        _write(folder / f"{name}.csv", frame.to_csv(index=False))
+        _write(folder / f"{name}.csv", as_csv(frame))
     write_dictionary(found.table, folder)
     page = folder / "index.html"
     _write(page, "\n".join(_page(found)))
@@ -92,7 +95,8 @@ def _write(path: Path, text: str) -> None:
 def _page(found: Findings) -> Iterator[str]:
     landscape = found.landscape
     name = html.escape(landscape.plan.name)
-    yield "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+    scripts = [get_plotlyjs(), _DRAW]
+    yield f"<!doctype html><html lang='en'><head><meta charset='utf-8'>{_policy(scripts)}"
     yield "<meta name='viewport' content='width=device-width, initial-scale=1'>"
     yield f"<title>Loss landscape: {name}</title><style>{_STYLE}</style></head><body>"
     yield f"<h1>Loss landscape: {name}</h1>"
@@ -107,7 +111,15 @@ def _page(found: Findings) -> Iterator[str]:
     yield from (f"<li>{html.escape(text)}</li>" for text in caveats(landscape))
     yield "</ul><h2 id='reproduce'>How to reproduce</h2>"
     yield f"<pre class='wide'>{html.escape(how_to_reproduce(landscape))}</pre>"
-    yield f"<script>{get_plotlyjs()}</script><script>{_DRAW}</script></body></html>"
+    yield "".join(f"<script>{script}</script>" for script in scripts) + "</body></html>"
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    """What a browser lets the page do: run these scripts, known by their hashes, and load nothing from anywhere."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    rules = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
 
 
 def _nothing(landscape: Landscape) -> str:

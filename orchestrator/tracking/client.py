@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import time
 from contextlib import suppress
@@ -56,13 +57,19 @@ def ask_tracker(uri: str) -> float:
     return time.monotonic() - started
 
 
+def is_id(text: object) -> bool:
+    """It can be the id of a trial or of a run; whoever writes to a tracker or a folder can write anything."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", text) is not None
+
+
 def trial_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
     """Run id per trial id of all runs under a parent."""
     found: dict[str, str] = {}
     token = None
     while True:
         page = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token)
-        found |= {run.data.tags["lossatlas.trial_id"]: run.info.run_id for run in page}
+        runs = ((run.data.tags.get("lossatlas.trial_id", ""), run.info.run_id) for run in page)
+        found |= {trial_id: run_id for trial_id, run_id in runs if is_id(trial_id) and is_id(run_id)}
         token = page.token
         if not token:
             return found

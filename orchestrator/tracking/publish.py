@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.home import Home
-from orchestrator.journal import read_journal
 from orchestrator.tracking.address import public_uri, require_own_place, without_secrets
 from orchestrator.tracking.client import open_client
+from orchestrator.tracking.notes import notes_about
 from search_spaces import ConfigError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def log_report(uri: str, home: Home, sweep: str, files: Iterable[Path]) -> str | None:
     """Add the report to the sweep's parent run; what went wrong, if anything (it is not worth failing for)."""
-    notes = read_journal(home.sweep(sweep).tracked)
-    parents = [r["run_id"] for r in notes if r["kind"] == "parent" and r["uri"] == public_uri(uri)]
+    notes = notes_about(home.sweep(sweep).tracked, public_uri(uri))
+    parents = [record["run_id"] for record in notes if record["kind"] == "parent"]
     try:
         client = open_client(uri)
         if parents:

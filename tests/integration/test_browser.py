@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -18,7 +20,6 @@ pytestmark = [
 ]
 #: Runs in the page: scrolls through it, then posts what it saw.
 PROBE = """
-<script>
 const errors = [];
 window.addEventListener("error", e => errors.push(String(e.message)));
 const old = console.error; console.error = (...a) => { errors.push(a.join(" ")); old(...a); };
@@ -45,7 +46,6 @@ window.addEventListener("load", async () => {
     dark: light(getComputedStyle(document.body).color) > paper, labelled: plots.every(p => p.getAttribute("aria-label")),
   })});
 });
-</script>
 """
 
 
@@ -60,10 +60,19 @@ def page(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path) -> Path
     return write_report(Findings(landscape), home / "report")
 
 
+def allowed(page: str, script: str) -> str:
+    """The page with a script of ours that its policy allows to run and to post; everything else stays forbidden."""
+    value = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    changed = page.replace("script-src ", f"connect-src 'self'; script-src 'sha256-{value}' ", 1)
+    assert changed != page
+    return changed.replace("<body>", f"<body><script>{script}</script>", 1)
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True)])
 def test_the_page_works_in_a_browser(page: Path, width: int, dark: bool, tmp_path: Path) -> None:
     probed = page.with_name("probe.html")
-    probed.write_text(page.read_text().replace("<body>", f"<body>{PROBE}", 1))
+    smuggled = "<script>console.error('smuggled')</script><img src=x onerror=\"console.error('smuggled')\">"
+    probed.write_text(allowed(page.read_text(), PROBE).replace("</h1>", f"</h1>{smuggled}", 1))
     flags = [f"--window-size={width},900", *(["--blink-settings=preferredColorScheme=0"] if dark else [])]
     seen = posted(page.parent, probed.name, flags, tmp_path)
     assert seen["errors"] == []

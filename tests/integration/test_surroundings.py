@@ -28,11 +28,11 @@ import json, sys
 import psutil, ray
 from ray.util.state import list_jobs
 from orchestrator.cluster import connected
-with connected(None):
+with connected(None) as dashboard:
     ray.get(ray.remote(num_cpus=1)(lambda: 1).remote())
     us = [psutil.Process(), *psutil.Process().children(recursive=True)]
     heard = {c.laddr.ip for process in us for c in process.net_connections("inet") if c.status == "LISTEN"}
-    jobs = [job.entrypoint for job in list_jobs()]
+    jobs = [job.entrypoint for job in list_jobs(address=f"http://{dashboard}")]
 print(json.dumps([sorted(heard), jobs]))
 """
 

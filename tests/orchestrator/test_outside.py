@@ -7,15 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from orchestrator import RunOptions, Sweep
+from orchestrator.cli.app import out
 from orchestrator.home import Home
 from orchestrator.journal import Journal, read_journal
 from orchestrator.plan import Plan
 from orchestrator.rerun import rerun_trial
 from orchestrator.run_fields import trial_tags
 from orchestrator.search import Assignment
+from orchestrator.table import as_csv
+from orchestrator.tracking.notes import tracked_runs
 from search_spaces import ConfigError, load_space, shipped_spaces
 from search_spaces.trials import check_trial
 from tests.conftest import TINY
@@ -180,3 +184,94 @@ def test_a_record_that_is_no_mapping_is_damaged_and_not_a_crash(swept: Sweep, ca
             file.write(b"%08x %s\n" % (zlib.crc32(body), body))
     assert len(Sweep.stored("tiny", swept.home.path).landscape().table) == rows
     assert caplog.text.count("damaged record skipped") == 6
+
+
+def changed(plan: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A plan.json with one value replaced."""
+    document = json.loads(json.dumps(plan))
+    *parents, last = path.split("/")
+    inner = document
+    for key in parents:
+        inner = inner[next(iter(inner)) if key == "*" else key]
+    inner[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("device", "tpu"),
+        ("keys", {"cell": "../../x"}),
+        ("signature/replicates", -1),
+        ("signature/cells", []),
+        ("resolved", {"engine": "rm -rf"}),
+        ("facts/wall_s", -5.0),
+        ("facts/sweep_id", "' or 1=1"),
+        ("facts/dashboard", "evil\u001b[2J"),
+        ("facts/data/*/n_test", 0),
+        ("facts/data/*/teacher_test_accuracy", 7.5),
+        ("space", {"name": "../x"}),
+    ],
+)
+def test_an_impossible_plan_is_one_message(path: str, value: Any, swept: Sweep) -> None:
+    genuine = json.loads(swept.folder.plan.read_text())
+    swept.folder.plan.write_text(json.dumps(changed(genuine, path, value)))
+    with pytest.raises(ConfigError) as refused:
+        Sweep.stored("tiny", swept.home.path, reading=True)
+    assert "\u001b" not in str(refused.value)
+    assert path.split("/")[-1] in str(refused.value) or path == "space"
+
+
+def test_a_sweeps_folder_with_links_is_not_written_to(swept: Sweep, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (swept.folder.path / "lock").unlink()
+    (swept.folder.path / "lock").symlink_to(victim)
+    with pytest.raises(ConfigError, match="is a link to"):
+        Sweep.stored("tiny", swept.home.path).run(RunOptions(local=True, tracking_uri="off"))
+    assert victim.read_text() == "precious"
+
+
+def test_notes_whose_ids_are_no_ids_are_left_out(tmp_path: Path) -> None:
+    notes = Journal(tmp_path / "tracked.jsonl")
+    notes.append("parent", run_id="abc", uri="sqlite:///x")
+    notes.append("run", trial_id="1", run_id="=cmd|' /C calc'!A0")
+    notes.append("run", trial_id="2", run_id="good")
+    notes.append("run", run_id="good")
+    notes.append("parent")
+    notes.close()
+    assert tracked_runs(tmp_path / "tracked.jsonl") == {"2": "good"}
+
+
+NAMES = ("=1+1", "+1", "-x", "@x", "a\nb", "a\x1b[2Jb", "a\u202eb", "a\u200bb", " a", "", "x" * 101, "\ta")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_more_than_names_are_refused(name: str) -> None:
+    """Of arms, datasets and variants; what a message shows of them moves no cursor."""
+    spaces = {
+        "scientific.loss[0]": {**TINY, "scientific": {"loss": [{name: {"loss": "ce"}}]}},
+        "data": {**TINY, "data": {name: TINY["data"], "b": TINY["data"]}},
+        "variants": {**TINY, "variants": {name: {"width": 8}, "b": {"width": 4}}},
+    }
+    for where, space in spaces.items():
+        with pytest.raises(ConfigError) as refused:
+            load_space(space)
+        assert any(problem.startswith(f"space: {where}") for problem in refused.value.problems), refused.value.problems
+        assert not set(str(refused.value)) & set("\x1b\u202e\u200b\t")
+
+
+def test_names_in_other_scripts_are_names() -> None:
+    for name in ("größe 2", "損失", "क्‍ष", "a,b;c", "kl (T=4)"):
+        assert load_space({**TINY, "scientific": {"loss": [{name: {"loss": "ce"}}]}}).arms[0].name == name
+
+
+def test_a_table_has_no_cell_that_a_spreadsheet_would_run() -> None:
+    frame = pd.DataFrame({"a": ["=1+1", "@x", "-2", "fine", None], "b": [-1, -2, 3, 4, 5], "c": ["a\x1bb\u202e"] * 5})
+    assert as_csv(frame).splitlines()[1:3] == ["'=1+1,-1,a\\x1bb\\u202e", "'@x,-2,a\\x1bb\\u202e"]
+    assert as_csv(frame).splitlines()[-1] == ",5,a\\x1bb\\u202e"
+
+
+def test_nothing_printed_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    out.print("a\x1b[2J\u202eb")
+    assert capsys.readouterr().out == "a\\x1b[2J\\u202eb\n"
