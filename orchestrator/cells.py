@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search_spaces.settings import SpaceSettings
+from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Space
 from trainables.config import GIFT_SMOOTHING, KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
 from trainables.names import CLASSES, CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS
@@ -145,6 +145,10 @@ def _idle(settings: SpaceSettings) -> dict[str, str]:
     idle = {}
     if fixed.augment != "rrc":
         idle["crop_area_min"] = f"augment {fixed.augment} has no crop_area_min"
+    if not can_blank(fixed.augment):
+        idle["augment_fill"] = f"augment {fixed.augment} blanks nothing"
+    if not has_choice(fixed):
+        idle["augment_draw"] = f"augment {fixed.augment} has nothing to draw per batch"
     if fixed.mix == "none":
         idle |= {name: f"mix none has no {name}" for name in ("mix_alpha", "mix_prob")}
     if fixed.labels in ("hard", "online"):
@@ -152,6 +156,26 @@ def _idle(settings: SpaceSettings) -> dict[str, str]:
     if distilled.label_store and fixed.labels == "stored":
         idle["data_seed"] = "a label store has one draw of the data"
     return idle
+
+
+def can_blank(augment: str) -> bool:
+    """True if an augmentation has an operation that leaves blank pixels."""
+    return augment == "dsa" or bool(set(augment.split("_")) & {"crop", "cutout", "scale", "rotate"})
+
+
+def has_choice(fixed: Fixed) -> bool:
+    """True if a view's batches have something drawn for them: one operation of several, or how images are mixed."""
+    return fixed.augment == "dsa" or "_" in fixed.augment or fixed.mix != "none"
+
+
+def draws_per_batch(settings: SpaceSettings) -> bool:
+    """True if views have batches of their own; not where the size of a batch is tuned, unless that was asked for."""
+    asked = settings.fixed.augment_draw
+    return has_choice(settings.fixed) and (asked or _default_draw(settings)) == "batch"
+
+
+def _default_draw(settings: SpaceSettings) -> str:
+    return "image" if "batch_size" in settings.nuisance else "batch"
 
 
 def without_effect(optimizer: str, student: str) -> list[str]:

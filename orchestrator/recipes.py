@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cells import Cell
+from orchestrator.cells import Cell, can_blank, draws_per_batch
 from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, Fixed, Projector, Teacher
+from search_spaces.settings import Data, Distilled, Projector, SpaceSettings, Teacher
 
 #: Raise when the code that makes data from a recipe changes what it makes.
-RECIPE_VERSION = 6
+RECIPE_VERSION = 7
 DEFAULT_IPC = 10
 DEFAULT_ROOT = "data"
 
@@ -35,12 +35,12 @@ def recipe(cell: Cell) -> dict[str, Any]:
         content = distilled_hash(distilled.label_store)
         store = {"path": distilled.label_store, "content": content, "permutations": distilled.store_permutations}
         return made | {"label_store": store | {"batch_size": settings.fixed.batch_size}}
-    return made | {"augment": _augmentation_recipe(settings.fixed), "data_seed": settings.data_seed}
+    return made | {"augment": _augmentation_recipe(settings), "data_seed": settings.data_seed}
 
 
 def _data_recipe(data: Data, data_seed: int) -> dict[str, Any]:
     """Real data by name or content, and the distilled set."""
-    made = data.model_dump(include={"real", "image_size", "class_order", "flips"}, exclude_none=True)
+    made = data.model_dump(include={"real", "image_size", "class_order", "flips", "mean", "std"}, exclude_none=True)
     if (tree := image_tree(data)) is not None:
         made["content"] = tree.key
     elif data.real != "digits":
@@ -59,11 +59,16 @@ def _distilled_recipe(distilled: Distilled, data_seed: int) -> dict[str, Any]:
     return made
 
 
-def _augmentation_recipe(fixed: Fixed) -> dict[str, Any]:
+def _augmentation_recipe(settings: SpaceSettings) -> dict[str, Any]:
     """Settings that have an effect."""
+    fixed = settings.fixed
     made: dict[str, Any] = {"kind": fixed.augment, "mix": fixed.mix}
     if fixed.augment == "rrc":
         made["crop_area_min"] = fixed.crop_area_min
+    if fixed.augment_fill == "black" and can_blank(fixed.augment):
+        made["fill"] = "black"
+    if draws_per_batch(settings):
+        made["batch_size"] = fixed.batch_size
     return made | ({"mix_alpha": fixed.mix_alpha, "mix_prob": fixed.mix_prob} if fixed.mix != "none" else {})
 
 

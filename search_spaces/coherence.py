@@ -15,7 +15,17 @@ from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GR
 from trainables.sidecar import STATED
 
 #: What a published label store fixes.
-FROZEN: Final = ("batch_size", "augment", "crop_area_min", "mix", "mix_alpha", "mix_prob", "views")
+FROZEN: Final = (
+    "batch_size",
+    "augment",
+    "augment_fill",
+    "augment_draw",
+    "crop_area_min",
+    "mix",
+    "mix_alpha",
+    "mix_prob",
+    "views",
+)
 _RDED: Final = ("crops", "factor", "pool")
 _OF_FILES: Final = (*(key for key in STATED if key != "ipc"), "label_store", "store_permutations")
 Axes = Mapping[str, Sequence[Any]]
@@ -46,6 +56,8 @@ def _files_missing(settings: SpaceSettings) -> Iterator[str]:
         yield "teacher: give a model, which is then trained, or weights (checkpoint files)."
     if teacher is not None and (teacher.mean is None) != (teacher.std is None):
         yield "teacher: mean and std belong together; give both or none."
+    if (settings.data.mean is None) != (settings.data.std is None):
+        yield "data: mean and std belong together; give both or none."
     yield from _of_checkpoints(teacher) if teacher else ()
     yield from _of_real(settings.data)
 
@@ -195,6 +207,8 @@ def _of_level(space: Space, settings: SpaceSettings) -> Iterator[str]:
     warmup = max(space.axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
     if warmup >= settings.fixed.epochs:
         yield f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}."
+    if settings.fixed.augment_draw == "batch" and "batch_size" in settings.nuisance:
+        yield "augment_draw: batch, but batch_size is tuned, and a view's batches have one size; use image."
     classes = classes_of(settings.data)
     for arm in space.arms:
         edited = space.knob_values(arm, settings.fixed)

@@ -76,6 +76,16 @@ class Fixed(Settings):
         description="Augmentation of the views: dsa (GIFT's: flip, colour, cutout and one of crop, scale, rotate), a "
         "strategy (one of its operations), rrc (random resized crop, flip), none.",
     )
+    augment_fill: Literal["mean", "black"] = Field(
+        "mean",
+        description="Colour of what moves in and of what cutout blanks: the mean colour (0 after normalisation), as "
+        "published, or a black pixel.",
+    )
+    augment_draw: Literal["batch", "image"] | None = Field(
+        None,
+        description="What one of several operations, and a share and box of `mix`, are drawn for: each batch of a view, as "
+        "published, or each image; none is batch, or image where batch_size is tuned.",
+    )
     crop_area_min: Annotated[float, Field(gt=0, le=1)] = Field(0.08, description="rrc: smallest crop, as an area.")
     mix: Annotated[str, OneOf(MIXES)] = Field("none", description="Mix each image of a view with another.")
     mix_alpha: Positive = Field(1.0, description="An image's share is drawn from Beta(mix_alpha, mix_alpha).")
@@ -168,6 +178,10 @@ class Data(Settings):
     class_order: list[str] | None = Field(
         None, description="A tree's class folders in the order of their labels; none sorts names, numbers as numbers."
     )
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None, description="Per channel, of pixels in [0, 1]: what students see is normalised with it; none: measured."
+    )
+    std: list[Positive] | None = Field(None, description="Per channel, to go with `mean`.")
     flips: bool | None = Field(
         None, description="Mirrored images keep their class; none: true, but for digits, mnist and svhn."
     )

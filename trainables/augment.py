@@ -4,11 +4,15 @@ A view is a table of such rows (N, len(COLUMNS)) and nothing else: whoever has t
 the view again, on any device. Labels published with the augmentation they belong to (FORMATS: FKD) are read into the
 same table.
 
-Source of the operations: differentiable siamese augmentation (Zhao and Bilen 2021, arXiv:2102.08259); CutMix (Yun et
-al. 2019, arXiv:1905.04899); MixUp (Zhang et al. 2018, arXiv:1710.09412); random resized crop (Szegedy et al. 2015).
-Differs: which operation acts is drawn per image where published code draws it per batch; what is blanked or moves in is
-a black pixel, in published code the mean colour (0 after normalisation); colour comes first, then geometry in one
-resampling, then cutout, where published code resamples for each operation.
+Published code draws which operation acts, and how images are mixed, once per batch, and everything else per image. A view
+then says which images make up a batch (column `batch`): the batches belong to the view, and a training takes them in an
+order of its own. So each training sees batches of random images under a random operation, as published, and the labels of a
+view hold for every training. What trainings share with a view is then not only its parameters but who is in a batch with whom.
+
+Source of the operations: differentiable siamese augmentation (Zhao and Bilen 2021, arXiv:2102.08259) with the ranges of its
+released code (`align_corners`, which differs between codes, does not matter to maps without a shift); CutMix (Yun et al. 2019, arXiv:1905.04899);
+MixUp (Zhang et al. 2018, arXiv:1710.09412); random resized crop (Szegedy et al. 2015). Operation by operation the pixels are
+those of the published formulas, up to rounding (tests/trainables/test_published_augmentation.py).
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from trainables.splits import Split
 #: What a row holds, and the value that changes nothing. Lengths and positions are fractions of the image side; with
 #: `inside` 1 the shift and scale are a box, and nothing outside it is read (a resized crop);
 #: saturation and contrast are factors, brightness is added; `partner` is the index of the image that is mixed in and
-#: `share` what stays of the image itself: everywhere (MixUp), or outside the box (CutMix).
+#: `share` what stays of the image itself: everywhere (MixUp), or outside the box (CutMix). `batch` is the number of the
+#: batch that an image belongs to in this view; with -1 any images may be a batch.
 IDENTITY: Final = {
     "shift_x": 0.0,
     "shift_y": 0.0,
@@ -48,9 +53,11 @@ IDENTITY: Final = {
     "box_y": 0.0,
     "box_w": 0.0,
     "box_h": 0.0,
+    "batch": -1.0,
 }
 COLUMNS: Final = tuple(IDENTITY)
-MIXING: Final = COLUMNS[COLUMNS.index("partner") :]
+#: Columns that `augment` does not read.
+_NOT_OWN: Final = COLUMNS[COLUMNS.index("partner") :]
 
 CROP_FRAC: Final = 0.125
 CUTOUT_FRAC: Final = 0.5
@@ -72,7 +79,9 @@ class Augmentation:
         crop_area_min: rrc: smallest share of the image's area, in (0, 1].
         mix: "none", "cutmix" or "mixup".
         mix_alpha: The share of the image itself is drawn from Beta(mix_alpha, mix_alpha).
-        mix_prob: Share of the views in which images are mixed, in (0, 1].
+        mix_prob: Share of the images (or batches) that are mixed, in (0, 1].
+        batch_size: Which operation acts, and how images are mixed, is drawn once for each batch of so many images, a
+            view's last one smaller; None: for each image.
     """
 
     kind: str
@@ -81,11 +90,16 @@ class Augmentation:
     mix: str = "none"
     mix_alpha: float = 1.0
     mix_prob: float = 1.0
+    batch_size: int | None = None
 
     def draw(self, n: int, size: int, generator: torch.Generator) -> Tensor:
         """Rows for one view of n images of `size` pixels, (n, len(COLUMNS))."""
         rows = identity_rows(n)
         u = dict(zip((*COLUMNS, "which"), torch.rand(len(COLUMNS) + 1, n, generator=generator), strict=True))
+        alike = torch.arange(n)  # images of one number share what is drawn per batch
+        if self.batch_size is not None:
+            alike = torch.randperm(n, generator=generator) // self.batch_size
+            rows["batch"], u["which"] = alike.float(), u["which"][alike]
         if self.kind == "rrc":
             rows |= _resized_crop(u, self.crop_area_min) | _flip(u)
         elif self.kind != "none":
@@ -93,15 +107,16 @@ class Augmentation:
         if not self.flips:
             rows["flip"] = torch.zeros(n)
         if self.mix != "none":
-            rows |= self._mixing(n, size, generator)
+            rows |= self._mixing(alike, size, generator)
         return torch.stack([rows[name] for name in COLUMNS], dim=1)
 
-    def _mixing(self, n: int, size: int, generator: torch.Generator) -> Rows:
-        """A partner, a share and (CutMix) a box of whole pixels for each image."""
+    def _mixing(self, alike: Tensor, size: int, generator: torch.Generator) -> Rows:
+        """A partner, a share and (CutMix) a box of whole pixels for each image; a batch mixes within itself."""
         from scipy.special import betaincinv
 
-        partner = torch.randperm(n, generator=generator).float()
-        acts, beta, x, y = torch.rand(4, n, generator=generator)
+        n = len(alike)
+        partner = _partners(torch.zeros_like(alike) if self.batch_size is None else alike, generator)
+        acts, beta, x, y = torch.rand(4, n, generator=generator)[:, alike]
         share = torch.from_numpy(betaincinv(self.mix_alpha, self.mix_alpha, beta.double().numpy())).float()
         share = torch.where(acts < self.mix_prob, share, 1.0)
         if self.mix == "mixup":
@@ -117,6 +132,14 @@ class Augmentation:
 def identity_rows(n: int) -> Rows:
     """Rows by column that leave n images as they are."""
     return {name: torch.full((n,), value) for name, value in IDENTITY.items()}
+
+
+def _partners(group: Tensor, generator: torch.Generator) -> Tensor:
+    """For each image another one of its group (or itself), each image once."""
+    one, other = (
+        torch.argsort(group + torch.rand(len(group), generator=generator, dtype=torch.double)) for _ in range(2)
+    )
+    return torch.empty(len(group)).scatter_(0, one, other.float())
 
 
 def _resized_crop(u: Rows, smallest_area: float) -> Rows:
@@ -137,7 +160,7 @@ def _dsa(u: Rows, kind: str, size: int) -> Rows:
     names = DSA_OPERATIONS if kind == "dsa" else tuple(kind.split("_"))
     chosen = ("crop", "scale", "rotate") if kind == "dsa" else names
     which = (u["which"] * len(chosen)).long()
-    most = int(size * CROP_FRAC + 0.5)
+    most, hole = int(size * CROP_FRAC + 0.5), int(size * CUTOUT_FRAC + 0.5)
     drawn: dict[str, Rows] = {
         "crop": {
             name: ((2 * most + 1) * u[name] - 0.5).round() / size - most / size for name in ("shift_x", "shift_y")
@@ -151,9 +174,11 @@ def _dsa(u: Rows, kind: str, size: int) -> Rows:
             "contrast": u["contrast"] + 0.5,
         },
         "cutout": {
-            "cut_x": u["cut_x"],
-            "cut_y": u["cut_y"],
-            "cut_side": torch.full_like(u["cut_x"], CUTOUT_FRAC),
+            **{
+                name: ((size + 1 - hole % 2) * u[name]).floor() / size + hole % 2 / (2 * size)
+                for name in ("cut_x", "cut_y")
+            },
+            "cut_side": torch.full_like(u["cut_x"], hole / size),
         },
     }
     rows: Rows = {}
@@ -170,7 +195,7 @@ def render(images: Split, view: Tensor, index: Tensor, background: Tensor) -> Te
         images: The distilled set, N images.
         view: Rows of all its images, (N, len(COLUMNS)), on the device of the images.
         index: Which images, (b,).
-        background: (channels,) value of a blank pixel, normalised as the images are.
+        background: (channels,) value of a blank pixel, normalised as the images are; zeros are the mean colour.
 
     Returns:
         (b, channels, H, W).
@@ -215,7 +240,7 @@ def augment(images: Tensor, rows: Tensor, background: Tensor) -> Tensor:
 
 def _acts(rows: Tensor) -> bool:
     """False if the rows leave every image as it is; mixing aside."""
-    own = [name for name in COLUMNS if name not in MIXING and not name.startswith("cut_")]
+    own = [name for name in COLUMNS if name not in _NOT_OWN and not name.startswith("cut_")]
     neutral = torch.tensor([IDENTITY[name] for name in own], device=rows.device)
     changed = rows[:, [COLUMNS.index(name) for name in own]] != neutral
     return bool(changed.any() or (rows[:, COLUMNS.index("cut_side")] > 0).any())

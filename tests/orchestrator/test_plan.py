@@ -9,7 +9,7 @@ from orchestrator.describe import describe_plan
 from orchestrator.home import Home
 from orchestrator.plan import Plan, difference, rungs, sobol_points
 from orchestrator.sweep import Sweep
-from search_spaces import load_space
+from search_spaces import ConfigError, load_space
 
 
 def plan_of(space: Any, *overrides: str) -> Plan:
@@ -84,6 +84,38 @@ def test_trial_id_depends_on_what_the_metrics_depend_on_and_on_nothing_else(tiny
     assert ids() == ids("name=other", "replicates=7", "early_stopping={}", "resources.gpus=0.5")
     for changed in ("fixed.width=5", "fixed.views=9", "teacher.width=9", "fixed.batch_size=9", "resources.cpus=2"):
         assert ids() != ids(changed), changed
+
+
+def recipe_of(space: Any, *overrides: str) -> dict[str, Any]:
+    (recipe,) = plan_of(space, *overrides).recipes.values()
+    return recipe["augment"]
+
+
+def test_views_have_batches_where_something_is_drawn_for_them(tiny: dict[str, Any]) -> None:
+    """As published by default; not for one operation alone, nor where the size of a batch is tuned."""
+    assert recipe_of(tiny)["batch_size"] == 20
+    assert "batch_size" not in recipe_of(tiny, "fixed.augment_draw=image")
+    assert "batch_size" not in recipe_of(tiny, "fixed.augment=flip")
+    assert recipe_of(tiny, "fixed.augment=none", "fixed.mix=cutmix")["batch_size"] == 20
+    tiny["nuisance"]["batch_size"] = [10, 20]
+    del tiny["fixed"]["batch_size"]
+    assert "batch_size" not in recipe_of(tiny)
+    with pytest.raises(ConfigError, match="batch_size is tuned"):
+        plan_of(tiny, "fixed.augment_draw=batch")
+
+
+def test_the_fill_is_part_of_the_recipe_where_something_is_blank(tiny: dict[str, Any]) -> None:
+    assert "fill" not in recipe_of(tiny)
+    assert recipe_of(tiny, "fixed.augment_fill=black")["fill"] == "black"
+    assert recipe_of(tiny, "fixed.augment=flip", "fixed.augment_fill=black") == recipe_of(tiny, "fixed.augment=flip")
+
+
+def test_the_students_own_normalisation_is_part_of_the_recipe(tiny: dict[str, Any]) -> None:
+    """Both constants or none."""
+    (recipe,) = plan_of(tiny, "data.mean=[0.5]", "data.std=[0.25]").recipes.values()
+    assert (recipe["data"]["mean"], recipe["data"]["std"]) == ([0.5], [0.25])
+    with pytest.raises(ConfigError, match="mean and std belong together"):
+        plan_of(tiny, "data.mean=[0.5]")
 
 
 def test_without_nuisance_there_is_no_tune_stage(tiny: dict[str, Any]) -> None:

@@ -179,3 +179,39 @@ def test_a_part_of_a_view_is_that_part_of_the_whole(kind: str) -> None:
     view = Augmentation(kind, flips=True, mix="cutmix").draw(4, 8, make_generator("test", 1))
     whole = render(images, view, ALL, BLANK)
     torch.testing.assert_close(render(images, view, torch.tensor([2, 0]), BLANK), whole[[2, 0]])
+
+
+def test_drawn_per_batch_the_images_of_a_batch_share_the_operation_and_nothing_else() -> None:
+    """Batches of 50 of 300 images; each image keeps parameters of its own."""
+    p = drawn(Augmentation("_".join(DSA_OPERATIONS), flips=True, batch_size=50))
+    batch, acts = p["batch"].long(), acting(p)
+    assert batch.bincount().tolist() == [50] * 6
+    for number in range(6):
+        there = batch == number
+        acting_there = [name for name, who in acts.items() if who[there].any()]
+        assert len(acting_there) == 1, acting_there
+    p = drawn(Augmentation("dsa", flips=True, batch_size=300))
+    assert (p["scale_x"] != 1).all() | (p["angle"] != 0).all() | (p["shift_x"] != 0).any()
+    assert len(p["brightness"].unique()) > 290
+
+
+def test_drawn_per_batch_the_operations_are_equally_likely() -> None:
+    """600 batches of 5 images: each of six operations acts in about 100 (standard deviation 9)."""
+    p = drawn(Augmentation("_".join(DSA_OPERATIONS), flips=True, batch_size=5), n=3000)
+    rotated = (p["angle"] != 0)[p["batch"].argsort(stable=True)].view(600, 5).all(1).sum()
+    assert 64 < rotated < 136
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+def test_drawn_per_batch_a_batch_mixes_within_itself_with_one_share_and_box(mix: str) -> None:
+    p = drawn(Augmentation("none", flips=True, mix=mix, mix_prob=0.5, batch_size=30), size=32)
+    batch, partner = p["batch"].long(), p["partner"].long()
+    assert torch.equal(batch[partner], batch)
+    assert sorted(partner.tolist()) == list(range(300))
+    for name in ("share", "box_x", "box_y", "box_w", "box_h"):
+        assert all(len(p[name][batch == number].unique()) == 1 for number in range(10)), name
+    assert 0 < sum(bool(p["share"][batch == number][0] < 1) for number in range(10)) < 10
+
+
+def test_drawn_per_image_no_image_is_bound_to_a_batch() -> None:
+    assert (drawn(Augmentation("dsa", flips=True))["batch"] == -1).all()

@@ -15,7 +15,7 @@ from orchestrator.plan import Plan
 from search_spaces import ConfigError, load_space
 from tests.conftest import TINY
 from trainables.arrays import load_arrays
-from trainables.augment import Augmentation, render
+from trainables.augment import COLUMNS, Augmentation, render
 from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig
 from trainables.data.labels import LabelBank, draw_views, label_view, with_pixels
 from trainables.data.teacher import make_teacher, teacher_from_bytes
@@ -23,6 +23,7 @@ from trainables.evaluate import predict_logits
 from trainables.losses import LOSSES, make_target
 from trainables.networks import ModelShape
 from trainables.prepare import prepare
+from trainables.seeding import make_generator
 from trainables.splits import Split
 from trainables.trial import TrialData, train_student
 
@@ -167,3 +168,48 @@ def test_labels_and_views_that_cannot_be_are_refused(changes: list[str], message
 def test_names_of_losses_by_space_are_those_of_the_code() -> None:
     assert set(LOGIT_LOSSES) == {name for name, loss in LOSSES.items() if loss.space == "logit"}
     assert set(ANGLE_LOSSES) == {name for name, loss in LOSSES.items() if loss.space == "angle"}
+
+
+def orders_of(batch_size: int | None, n: int = 7, replicates: int = 40) -> tuple[LabelBank, list[list[int]]]:
+    """A bank of one view, and the orders in which replicates go through it."""
+    views = draw_views(Augmentation("dsa", flips=True, batch_size=batch_size), n, 8, views=1, seed=0)
+    bank = LabelBank(Split(torch.rand(n, 3, 8, 8), torch.arange(n) % 3), views, torch.zeros(1, n, 3), BLANK)
+    return bank, [bank.order(0, make_generator("test", r)).tolist() for r in range(replicates)]
+
+
+def test_a_views_batches_stay_together_in_an_order_of_each_training_the_smaller_one_last() -> None:
+    """7 images in batches of 3: two whole ones in either order, then the one that is left."""
+    bank, orders = orders_of(3)
+    number = bank.parameters[0][:, COLUMNS.index("batch")].long().tolist()
+    batches = {tuple(number[i] for i in order) for order in orders}
+    assert batches == {(0, 0, 0, 1, 1, 1, 2), (1, 1, 1, 0, 0, 0, 2)}
+    assert all(sorted(order) == list(range(7)) for order in orders)
+    assert len({tuple(order) for order in orders}) > 20
+
+
+def test_drawn_per_image_any_images_come_together() -> None:
+    assert len({frozenset(order[:3]) for order in orders_of(None)[1]}) > 20
+
+
+def test_every_epoch_of_a_view_has_the_batches_that_its_operations_were_drawn_for() -> None:
+    """A trial's steps see one batch of the view each, whatever the replicate."""
+    bank, _ = orders_of(3)
+    shown = with_pixels(bank)
+    seen = []
+    for replicate in range(5):
+        order = bank.order(0, make_generator("other", replicate))
+        seen.append({frozenset(part.tolist()) for part in order.split(3)})
+        for one, other in zip(bank.images(0, order, 3), shown.images(0, order, 3), strict=True):
+            torch.testing.assert_close(one, other)
+    assert all(batches == seen[0] for batches in seen)
+
+
+def test_the_fill_is_the_mean_colour_unless_black_is_asked_for(tiny: dict[str, Any], tmp_path: Path) -> None:
+    backgrounds = {}
+    for fill in ("mean", "black"):
+        plan = Plan("tiny", load_space(tiny, [f"fixed.augment_fill={fill}", "fixed.labels=hard"]), "cpu")
+        ((key, recipe),) = plan.recipes.items()
+        prepare(key, recipe, tmp_path, lambda text: None)
+        backgrounds[fill] = load_arrays(key, tmp_path)["bank_background"].tolist()
+    assert backgrounds["mean"] == [0]
+    assert backgrounds["black"][0] < -0.5, "0 of 16 levels, normalised"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.augment import Augmentation, mix_labels, mixes, render
+from trainables.augment import COLUMNS, Augmentation, mix_labels, mixes, render
 from trainables.evaluate import predict_logits
 from trainables.seeding import make_generator
 from trainables.splits import Split
@@ -25,12 +25,15 @@ RENDER_BATCH: Final = 256
 class LabelBank:
     """Views and their labels.
 
+    Where a view has batches of its own (`batch` of its rows), an epoch takes these in a random order, so that the images of
+    a step share the operation that was drawn for them; else an epoch takes all images in a random order.
+
     Attributes:
         distilled: N images and hard labels, ready or as bytes.
         parameters: (V, N, len(COLUMNS)), a row per view and image; see `trainables.augment`.
         logits: (V, N, C), or (1, N, C) where labels do not depend on the view, or (V, 0, C) where the teacher says
             them inside the trial.
-        background: (channels,) value of a blank pixel.
+        background: (channels,) value of a blank pixel; zeros are the mean colour.
         pixels: (V, N, channels, H, W): the views, ready, where they are small enough to keep.
         present: (V, N): which images a view has; None: all.
         kept: (V, N, k): the classes that `logits` (V, N, k) are of; None: all C.
@@ -57,8 +60,11 @@ class LabelBank:
         return self.n_classes or self.logits.shape[-1]
 
     def order(self, view: int, generator: torch.Generator) -> Tensor:
-        """A random order of a view's images, on the device of the bank."""
+        """A random order of a view's images, on the device of the bank; batches of the view stay together."""
         order = torch.randperm(len(self.distilled), generator=generator).to(self.parameters.device)
+        batch = self.parameters[view][:, COLUMNS.index("batch")].long()
+        if batch[0] >= 0:
+            order = _by_batch(order, batch)
         return order if self.present is None else order[self.present[view][order]]
 
     def images(self, view: int, order: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -86,6 +92,16 @@ class LabelBank:
         if not mixes(rows):
             return labels[order]
         return mix_labels(F.one_hot(labels, self.classes).float(), rows)[order]
+
+
+def _by_batch(order: Tensor, batch: Tensor) -> Tensor:
+    """An order in which each batch follows in one piece, in the order of their first images; a smaller last one comes last."""
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    sizes = batch.bincount()
+    first = torch.full_like(sizes, len(order)).scatter_reduce_(0, batch, place, "amin")
+    if sizes[-1] < sizes[0]:
+        first[-1] = len(order)
+    return order[torch.argsort(first[batch[order]], stable=True)]
 
 
 def draw_views(augmentation: Augmentation, n: int, size: int, *, views: int, seed: int) -> Tensor:

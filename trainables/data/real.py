@@ -105,37 +105,46 @@ def _part(arrays: Mapping[str, np.ndarray], part: str, index: np.ndarray) -> Spl
     return _wrap(images, labels) if len(index) == len(labels) else _take(images, labels, index)
 
 
-def normalise(real: RealData) -> RealData:
-    """The same data with zero mean and unit deviation per channel; bytes stay bytes.
+def normalise(real: RealData, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> RealData:
+    """The same data less a mean and divided by a deviation per channel; bytes stay bytes.
 
-    Measured on the training split, or on the test split where there is none.
+    Args:
+        real: Pixels in [0, 1], or bytes.
+        mean: Per channel; None: of the training split, or of the test split where there is none.
+        std: Per channel, to go with `mean`.
+
+    Raises:
+        ValueError: If there is not one number per channel.
     """
-    if real.test.images.dtype == torch.uint8:
-        return _normalise_bytes(real)
-    mean = real.train.images.mean(dim=(0, 2, 3)).view(-1, 1, 1)
-    std = real.train.images.std(dim=(0, 2, 3)).view(-1, 1, 1)
-    flat = mean.flatten(), std.flatten()
-    train, validation, test = (
-        Split((split.images - mean) / std, split.labels, *flat) for split in (real.train, real.validation, real.test)
-    )
-    background = (real.background - flat[0]) / flat[1]
-    return RealData(train, validation, test, real.names, real.flips, background, *flat)
+    if mean is None or std is None:
+        return _normalised(real, *_moments(real))
+    channels = real.test.images.shape[1]
+    if not len(mean) == len(std) == channels:
+        raise ValueError(f"data: mean and std need one number per channel ({channels}), got {len(mean)}, {len(std)}.")
+    return _normalised(real, torch.tensor(list(mean)), torch.tensor(list(std)))
 
 
-def _normalise_bytes(real: RealData) -> RealData:
-    """Give every split of bytes the training split's mean and deviation, counted from a histogram."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
+def _normalised(real: RealData, mean: Tensor, std: Tensor) -> RealData:
+    def of(split: Split) -> Split:
+        if split.images.dtype == torch.uint8:
+            return Split(split.images, split.labels, mean, std)
+        return Split((split.images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1), split.labels, mean, std)
+
+    parts = (of(real.train), of(real.validation), of(real.test))
+    return RealData(*parts, real.names, real.flips, (real.background - mean) / std, mean, std)
+
+
+def _moments(real: RealData) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel of the pixels; of bytes, counted from a histogram."""
     seen = (real.train if len(real.train) else real.test).images
+    if seen.dtype != torch.uint8:
+        return seen.mean(dim=(0, 2, 3)), seen.std(dim=(0, 2, 3))
+    levels = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([_histogram(seen, c) for c in range(seen.shape[1])])
     shares = counts / counts.sum(dim=1, keepdim=True)
     mean = shares @ levels
     std = (shares @ levels**2 - mean**2).clamp_min(1e-12).sqrt()
-    mean, std = mean.float(), std.float()
-    train, validation, test = (
-        Split(split.images, split.labels, mean, std) for split in (real.train, real.validation, real.test)
-    )
-    background = (real.background - mean) / std
-    return RealData(train, validation, test, real.names, real.flips, background, mean, std)
+    return mean.float(), std.float()
 
 
 def _histogram(images: Tensor, channel: int) -> Tensor:

@@ -24,7 +24,9 @@ def make_bank(
     n, size = len(distilled), real.size
     if "label_store" in recipe:
         return _stored_bank(recipe, real, distilled, about)
-    augmentation = Augmentation(flips=real.flips, **recipe["augment"])
+    settings = dict(recipe["augment"])
+    background = real.background if settings.pop("fill", "mean") == "black" else torch.zeros_like(real.background)
+    augmentation = Augmentation(flips=real.flips, **settings)
     parameters = draw_views(augmentation, n, size, views=recipe["views"], seed=recipe["data_seed"])
     if recipe["labels"] in ("bank", "projector") and teacher is None:
         raise ValueError(f"teacher: missing; labels: {recipe['labels']} are a teacher's logits.")
@@ -34,7 +36,7 @@ def make_bank(
         logits = torch.zeros(1, 0, real.classes)
     else:
         logits = torch.zeros(1, n, real.classes)
-    return LabelBank(distilled, parameters, logits, real.background)
+    return LabelBank(distilled, parameters, logits, background)
 
 
 def _stored_logits(about: AboutSet) -> Tensor:

@@ -29,10 +29,11 @@ def is_whitened(distilled: Mapping[str, Any]) -> bool:
 def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[RealData, dict[str, Any]]:
     """Real data by name, or from a tree, decoded once; normalised or whitened; what is known about them."""
     data, validation = recipe["data"], recipe["validation"]
+    constants = {key: data[key] for key in ("mean", "std") if key in data}
     if data["real"] == "digits":
         if is_whitened(data["distilled"]):
             raise ValueError("data.distilled: whitened pixels (zca) need real images as bytes; the digits are none.")
-        return normalise(load_digits(validation["frac"])), {"validation_from": "train"}
+        return normalise(load_digits(validation["frac"]), **constants), {"validation_from": "train"}
     if data["real"] in REAL_DATASETS:
         arrays, names = load_named(
             data["real"],
@@ -50,7 +51,9 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
     real = load_parts(arrays, names, flips=flips, validation_from=asked, validation_frac=frac)
     about = {"validation_from": validation_source(arrays, asked)}
     if not is_whitened(data["distilled"]):
-        return normalise(real), about
+        return normalise(real, **constants), about
+    if constants:
+        raise ValueError("data.mean: with pixel_space zca students see whitened pixels; leave mean and std out.")
     fitted = {key: data[key] for key in ("real", "content", "image_size") if key in data}
     say("whitening (ZCA) fitted on the training split")
     return whitened(real, cache / f"whitening-{data_key([fitted, validation])}"), about

@@ -77,7 +77,8 @@ def _trained_teacher(
     if not is_intact(entry):
         say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
         augmentation = Augmentation("dsa", real.flips)
-        train = partial(train_teacher, real.train, teacher, augmentation, real.background, say=say, **training)
+        mean_colour = torch.zeros_like(real.background)
+        train = partial(train_teacher, real.train, teacher, augmentation, mean_colour, say=say, **training)
         about = _train(train, teacher, real, entry, keeps_all=epoch is not None)
         say(f"teacher: test accuracy {about['teacher_test_accuracy']:.4f}")
     name = "teacher.pt" if epoch is None else f"teacher-{epoch}.pt"
