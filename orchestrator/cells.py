@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -147,10 +148,15 @@ def _idle(settings: SpaceSettings) -> dict[str, str]:
         idle["crop_area_min"] = f"augment {fixed.augment} has no crop_area_min"
     if not can_blank(fixed.augment):
         idle["augment_fill"] = f"augment {fixed.augment} blanks nothing"
+    if fixed.augment in ("rrc", "none"):
+        strengths = (key for key in Fixed.model_fields if key.startswith("dsa_"))
+        idle |= {key: f"augment {fixed.augment} has no {key}" for key in strengths}
     if not has_choice(fixed):
         idle["augment_draw"] = f"augment {fixed.augment} has nothing to draw per batch"
+    if fixed.augment == fixed.mix == "none":
+        idle["view_draw"] = "views that are all the same are drawn once"
     if fixed.mix == "none":
-        idle |= {name: f"mix none has no {name}" for name in ("mix_alpha", "mix_prob")}
+        idle |= {name: f"mix none has no {name}" for name in ("mix_alpha", "mix_prob", "mix_labels")}
     if fixed.labels in ("hard", "online"):
         idle["label_format"] = f"labels {fixed.labels} are not kept"
     if distilled.label_store and fixed.labels == "stored":
@@ -160,12 +166,17 @@ def _idle(settings: SpaceSettings) -> dict[str, str]:
 
 def can_blank(augment: str) -> bool:
     """True if an augmentation has an operation that leaves blank pixels."""
-    return augment == "dsa" or bool(set(augment.split("_")) & {"crop", "cutout", "scale", "rotate"})
+    return augment == "dsa" or bool(set(re.split("[_+]", augment)) & {"crop", "cutout", "scale", "rotate"})
 
 
 def has_choice(fixed: Fixed) -> bool:
     """True if a view's batches have something drawn for them: one operation of several, or how images are mixed."""
     return fixed.augment == "dsa" or "_" in fixed.augment or fixed.mix != "none"
+
+
+def draws_per_replicate(fixed: Fixed) -> bool:
+    """True if each replicate has views of its own."""
+    return fixed.view_draw == "replicate" and (fixed.augment, fixed.mix) != ("none", "none")
 
 
 def draws_per_batch(settings: SpaceSettings) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from orchestrator.cells import Cell, Cells, enumerate_cells, without_effect
+from orchestrator.cells import Cell, Cells, draws_per_replicate, enumerate_cells, without_effect
 from orchestrator.recipes import recipe
 from search_spaces import Space
 from search_spaces.domains import Value
@@ -42,10 +42,17 @@ class Plan:
 
     @cached_property
     def data_keys(self) -> dict[str, str]:
-        """What the data of each cell's trials are identified by, by label."""
+        """What the data of each cell's trials (of replicate 1, where each has its own) are identified by, by label."""
         if set(self.stored_keys) == {cell.label for cell in self.cells}:
             return dict(self.stored_keys)
         return {cell.label: data_key(recipe(cell)) for cell in self.cells}
+
+    def data_key(self, cell: Cell, replicate: int) -> str:
+        """What the data of a replicate's trials are identified by."""
+        first = self.data_keys[cell.label]
+        if replicate == 1 or not draws_per_replicate(cell.settings.fixed):
+            return first
+        return content_hash({"as": first, "replicate": replicate})
 
     @cached_property
     def enumeration(self) -> Cells:
@@ -99,7 +106,7 @@ class Plan:
             engine=self._resolve("engine", cell),
             threads=self.cpus,
             device=self.resolve_device(cell),
-            data=self.data_keys[cell.label],
+            data=self.data_key(cell, replicate),
         )
 
     def resolve_device(self, cell: Cell) -> str:
@@ -146,7 +153,12 @@ class Plan:
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
         """Recipes of all prepared data, by key."""
-        return {self.data_keys[cell.label]: recipe(cell) for cell in self.cells}
+        replicates = (*self.confirm_replicates, *self.tune_replicates)
+        return {
+            self.data_key(cell, r): recipe(cell, r)
+            for cell in self.cells
+            for r in (replicates if draws_per_replicate(cell.settings.fixed) else (1,))
+        }
 
     def rung_epochs(self, cell: Cell) -> list[int]:
         """Epochs at which early stopping looks at a tune trial of a cell."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.cells import Cell, can_blank, draws_per_batch
+from orchestrator.cells import Cell, can_blank, draws_per_batch, draws_per_replicate
 from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, Projector, SpaceSettings, Teacher
+from search_spaces.settings import Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 7
@@ -14,8 +14,13 @@ DEFAULT_IPC = 10
 DEFAULT_ROOT = "data"
 
 
-def recipe(cell: Cell) -> dict[str, Any]:
-    """What the data of a cell's trials are made from; equal recipes give equal data."""
+def recipe(cell: Cell, replicate: int = 1) -> dict[str, Any]:
+    """What the data of a cell's trials are made from; equal recipes give equal data.
+
+    Args:
+        cell: Of the trials.
+        replicate: Of the trials; matters where each has views of its own.
+    """
     settings = cell.settings
     made = {
         "version": RECIPE_VERSION,
@@ -35,6 +40,8 @@ def recipe(cell: Cell) -> dict[str, Any]:
         content = distilled_hash(distilled.label_store)
         store = {"path": distilled.label_store, "content": content, "permutations": distilled.store_permutations}
         return made | {"label_store": store | {"batch_size": settings.fixed.batch_size}}
+    if draws_per_replicate(settings.fixed):
+        made["replicate"] = replicate
     return made | {"augment": _augmentation_recipe(settings), "data_seed": settings.data_seed}
 
 
@@ -69,7 +76,19 @@ def _augmentation_recipe(settings: SpaceSettings) -> dict[str, Any]:
         made["fill"] = "black"
     if draws_per_batch(settings):
         made["batch_size"] = fixed.batch_size
+    if fixed.mix_labels == "own" and fixed.mix != "none":
+        made["own_labels"] = True
+    if strengths := _strengths(fixed):
+        made["strengths"] = strengths
     return made | ({"mix_alpha": fixed.mix_alpha, "mix_prob": fixed.mix_prob} if fixed.mix != "none" else {})
+
+
+def _strengths(fixed: Fixed) -> dict[str, float]:
+    """Strengths of DSA's operations that are not its own."""
+    if fixed.augment in ("rrc", "none"):
+        return {}
+    given = {key: getattr(fixed, key) for key in Fixed.model_fields if key.startswith("dsa_")}
+    return {key[4:]: value for key, value in given.items() if value != Fixed.model_fields[key].default}
 
 
 def _projector_recipe(projector: Projector) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def trial_tags(assignment: Assignment) -> dict[str, str]:
         "lossatlas.stage": assignment.config.stage,
         "lossatlas.draw": str(assignment.draw),
         "lossatlas.config": json.dumps(assignment.config.as_dict()),
-        "lossatlas.recipe": json.dumps(recipe(assignment.cell)),
+        "lossatlas.recipe": json.dumps(recipe(assignment.cell, assignment.config.replicate)),
         "lossatlas.settings": json.dumps(settings_of(assignment.cell)),
     }
 

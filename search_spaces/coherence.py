@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from search_spaces.errors import unknown
 from search_spaces.files import classes_of, distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, Projector, SpaceSettings, Teacher
+from search_spaces.settings import Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
 from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
@@ -24,7 +24,10 @@ FROZEN: Final = (
     "mix",
     "mix_alpha",
     "mix_prob",
+    "mix_labels",
+    *(key for key in Fixed.model_fields if key.startswith("dsa_")),
     "views",
+    "view_draw",
 )
 _RDED: Final = ("crops", "factor", "pool")
 _OF_FILES: Final = (*(key for key in STATED if key != "ipc"), "label_store", "store_permutations")

@@ -74,7 +74,7 @@ class Fixed(Settings):
     augment: Annotated[str, Strategy()] = Field(
         "dsa",
         description="Augmentation of the views: dsa (GIFT's: flip, colour, cutout and one of crop, scale, rotate), a "
-        "strategy (one of its operations), rrc (random resized crop, flip), none.",
+        "strategy (one of its operations; with + in place of _, all of them: crop+flip), rrc (random resized crop, flip), none.",
     )
     augment_fill: Literal["mean", "black"] = Field(
         "mean",
@@ -86,11 +86,41 @@ class Fixed(Settings):
         description="What one of several operations, and a share and box of `mix`, are drawn for: each batch of a view, as "
         "published, or each image; none is batch, or image where batch_size is tuned.",
     )
+    dsa_crop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.125, description="DSA's crop: largest shift, as a share of the side."
+    )
+    dsa_cutout: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="DSA's cutout: side of the hole, as a share of the side."
+    )
+    dsa_scale: Annotated[float, Field(ge=1, le=10)] = Field(
+        1.2, description="DSA's scale: largest factor; the smallest is its inverse."
+    )
+    dsa_rotate: Annotated[float, Field(ge=0, le=180)] = Field(
+        15.0, description="DSA's rotation: largest angle, degrees."
+    )
+    dsa_brightness: NonNegative = Field(
+        1.0, description="DSA's brightness: width of the range, around 0, of what is added to normalised pixels."
+    )
+    dsa_saturation: NonNegative = Field(2.0, description="DSA's saturation: largest factor; the smallest is 0.")
+    dsa_contrast: NonNegative = Field(0.5, description="DSA's contrast: smallest factor; the largest is 1 more.")
+    dsa_flip: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="DSA's flip: share of the images that are mirrored."
+    )
     crop_area_min: Annotated[float, Field(gt=0, le=1)] = Field(0.08, description="rrc: smallest crop, as an area.")
     mix: Annotated[str, OneOf(MIXES)] = Field("none", description="Mix each image of a view with another.")
     mix_alpha: Positive = Field(1.0, description="An image's share is drawn from Beta(mix_alpha, mix_alpha).")
     mix_prob: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Share of images that are mixed.")
+    mix_labels: Literal["mixed", "own"] = Field(
+        "mixed",
+        description="Hard label of a mixed image: mixed by the same share, or the image's own, as code that mixes inputs alone "
+        "has it. A teacher's label is always that of the mixed image.",
+    )
     views: PositiveInt = Field(100, description="Augmented copies of the distilled set in the label bank.")
+    view_draw: Literal["shared", "replicate"] = Field(
+        "shared",
+        description="Whose views are: one draw for all replicates, whose luck is then in no interval, or a draw, and a label "
+        "bank, for each replicate; cells are paired in both.",
+    )
     labels: Annotated[str, OneOf(LABELS)] = Field(
         "bank",
         description="Where soft labels come from: the teacher on each view, once (bank) or inside the trial (online); "

@@ -47,13 +47,15 @@ class Strategy:
         return core_schema.no_info_after_validator_function(self._check, core_schema.str_schema(strict=True))
 
     def _check(self, name: str) -> str:
-        operations = name.split("_")
+        operations = name.split("+" if "+" in name else "_")
         if name in AUGMENTATIONS or (
             set(operations) <= set(DSA_OPERATIONS) and len(set(operations)) == len(operations)
         ):
             return name
         raise PydanticCustomError(
-            "augment", "must be one of {valid} (or part of it)", {"valid": ", ".join(self.values)}
+            "augment",
+            "must be one of {valid} (or part of it; with + in place of _ all of them act)",
+            {"valid": ", ".join(self.values)},
         )
 
 

@@ -18,7 +18,9 @@ those of the published formulas, up to rounding (tests/trainables/test_published
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
@@ -32,7 +34,8 @@ from trainables.splits import Split
 #: `inside` 1 the shift and scale are a box, and nothing outside it is read (a resized crop);
 #: saturation and contrast are factors, brightness is added; `partner` is the index of the image that is mixed in and
 #: `share` what stays of the image itself: everywhere (MixUp), or outside the box (CutMix). `batch` is the number of the
-#: batch that an image belongs to in this view; with -1 any images may be a batch.
+#: batch that an image belongs to in this view; with -1 any images may be a batch. With `own_label` 1 the hard label of a
+#: mixed image is that of the image itself.
 IDENTITY: Final = {
     "shift_x": 0.0,
     "shift_y": 0.0,
@@ -54,15 +57,24 @@ IDENTITY: Final = {
     "box_w": 0.0,
     "box_h": 0.0,
     "batch": -1.0,
+    "own_label": 0.0,
 }
 COLUMNS: Final = tuple(IDENTITY)
 #: Columns that `augment` does not read.
 _NOT_OWN: Final = COLUMNS[COLUMNS.index("partner") :]
 
-CROP_FRAC: Final = 0.125
-CUTOUT_FRAC: Final = 0.5
-SCALE_RATIO: Final = 1.2
-ROTATE_DEGREES: Final = 15.0
+#: How far DSA's operations go: shift in shares of the side; side of the hole; largest scale; largest angle in degrees; range
+#: of what is added; largest saturation; smallest contrast, whose range is 1. And the share of images that are mirrored.
+STRENGTHS: Final = {
+    "crop": 0.125,
+    "cutout": 0.5,
+    "scale": 1.2,
+    "rotate": 15.0,
+    "brightness": 1.0,
+    "saturation": 2.0,
+    "contrast": 0.5,
+    "flip": 0.5,
+}
 ASPECT_RATIO: Final = 4 / 3
 Rows = dict[str, Tensor]
 
@@ -73,8 +85,8 @@ class Augmentation:
 
     Attributes:
         kind: "dsa": flip, colour and cutout always, and one of crop, scale and rotate (GIFT's evaluation). A strategy
-            such as "color_crop_cutout_flip_scale_rotate": one of the operations it names (DC, MTT, DATM). "rrc":
-            random resized crop and flip. "none".
+            such as "color_crop_cutout_flip_scale_rotate": one of the operations it names (DC, MTT, DATM); with plus
+            signs, such as "crop+flip", all that it names, in one resampling. "rrc": random resized crop and flip. "none".
         flips: Mirrored images keep their class; without it nothing is flipped.
         crop_area_min: rrc: smallest share of the image's area, in (0, 1].
         mix: "none", "cutmix" or "mixup".
@@ -82,6 +94,8 @@ class Augmentation:
         mix_prob: Share of the images (or batches) that are mixed, in (0, 1].
         batch_size: Which operation acts, and how images are mixed, is drawn once for each batch of so many images, a
             view's last one smaller; None: for each image.
+        own_labels: The hard label of a mixed image stays its own.
+        strengths: Those of STRENGTHS that differ.
     """
 
     kind: str
@@ -91,6 +105,8 @@ class Augmentation:
     mix_alpha: float = 1.0
     mix_prob: float = 1.0
     batch_size: int | None = None
+    own_labels: bool = False
+    strengths: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, n: int, size: int, generator: torch.Generator) -> Tensor:
         """Rows for one view of n images of `size` pixels, (n, len(COLUMNS))."""
@@ -101,13 +117,14 @@ class Augmentation:
             alike = torch.randperm(n, generator=generator) // self.batch_size
             rows["batch"], u["which"] = alike.float(), u["which"][alike]
         if self.kind == "rrc":
-            rows |= _resized_crop(u, self.crop_area_min) | _flip(u)
+            rows |= _resized_crop(u, self.crop_area_min) | _flip(u, STRENGTHS["flip"])
         elif self.kind != "none":
-            rows |= _dsa(u, self.kind, size)
+            rows |= _dsa(u, self.kind, size, STRENGTHS | dict(self.strengths))
         if not self.flips:
             rows["flip"] = torch.zeros(n)
         if self.mix != "none":
             rows |= self._mixing(alike, size, generator)
+            rows["own_label"] = torch.full((n,), float(self.own_labels))
         return torch.stack([rows[name] for name in COLUMNS], dim=1)
 
     def _mixing(self, alike: Tensor, size: int, generator: torch.Generator) -> Rows:
@@ -151,27 +168,37 @@ def _resized_crop(u: Rows, smallest_area: float) -> Rows:
     return {"scale_x": width, "scale_y": height, **shift, "inside": torch.ones_like(width)}
 
 
-def _flip(u: Rows) -> Rows:
-    return {"flip": (u["flip"] < 0.5).float()}
+def _flip(u: Rows, probability: float) -> Rows:
+    return {"flip": (u["flip"] < probability).float()}
 
 
-def _dsa(u: Rows, kind: str, size: int) -> Rows:
+def _dsa(u: Rows, kind: str, size: int, strength: Mapping[str, float]) -> Rows:
     """Rows of DSA: neutral wherever an operation does not act on an image."""
-    names = DSA_OPERATIONS if kind == "dsa" else tuple(kind.split("_"))
-    chosen = ("crop", "scale", "rotate") if kind == "dsa" else names
-    which = (u["which"] * len(chosen)).long()
-    most, hole = int(size * CROP_FRAC + 0.5), int(size * CUTOUT_FRAC + 0.5)
-    drawn: dict[str, Rows] = {
+    names = DSA_OPERATIONS if kind == "dsa" else tuple(re.split("[_+]", kind))
+    chosen = ("crop", "scale", "rotate") if kind == "dsa" else names if "+" not in kind else ()
+    which, drawn = (u["which"] * len(chosen)).long(), _operations(u, size, strength)
+    rows: Rows = {}
+    for operation in names:
+        acts = which == chosen.index(operation) if operation in chosen else torch.ones_like(which, dtype=torch.bool)
+        rows |= {name: torch.where(acts, value, IDENTITY[name]) for name, value in drawn[operation].items()}
+    return rows
+
+
+def _operations(u: Rows, size: int, strength: Mapping[str, float]) -> dict[str, Rows]:
+    """What each operation of DSA would draw for each image."""
+    most, hole = int(size * strength["crop"] + 0.5), int(size * strength["cutout"] + 0.5)
+    largest = strength["scale"]
+    return {
         "crop": {
             name: ((2 * most + 1) * u[name] - 0.5).round() / size - most / size for name in ("shift_x", "shift_y")
         },
-        "scale": {name: 1 / SCALE_RATIO + (SCALE_RATIO - 1 / SCALE_RATIO) * u[name] for name in ("scale_x", "scale_y")},
-        "rotate": {"angle": torch.deg2rad((2 * u["angle"] - 1) * ROTATE_DEGREES)},
-        "flip": _flip(u),
+        "scale": {name: 1 / largest + (largest - 1 / largest) * u[name] for name in ("scale_x", "scale_y")},
+        "rotate": {"angle": torch.deg2rad((2 * u["angle"] - 1) * strength["rotate"])},
+        "flip": _flip(u, strength["flip"]),
         "color": {
-            "brightness": u["brightness"] - 0.5,
-            "saturation": 2 * u["saturation"],
-            "contrast": u["contrast"] + 0.5,
+            "brightness": strength["brightness"] * (u["brightness"] - 0.5),
+            "saturation": strength["saturation"] * u["saturation"],
+            "contrast": strength["contrast"] + u["contrast"],
         },
         "cutout": {
             **{
@@ -181,11 +208,6 @@ def _dsa(u: Rows, kind: str, size: int) -> Rows:
             "cut_side": torch.full_like(u["cut_x"], hole / size),
         },
     }
-    rows: Rows = {}
-    for operation in names:
-        acts = which == chosen.index(operation) if operation in chosen else torch.ones_like(which, dtype=torch.bool)
-        rows |= {name: torch.where(acts, value, IDENTITY[name]) for name, value in drawn[operation].items()}
-    return rows
 
 
 def render(images: Split, view: Tensor, index: Tensor, background: Tensor) -> Tensor:
@@ -213,8 +235,9 @@ def mixes(view: Tensor) -> bool:
 
 
 def mix_labels(one_hot: Tensor, view: Tensor) -> Tensor:
-    """Labels (N, C) of all images of a view: share y + (1 - share) y of the partner."""
+    """Labels (N, C) of all images of a view: share y + (1 - share) y of the partner, or y where labels stay."""
     share, partner = view[:, COLUMNS.index("share"), None], view[:, COLUMNS.index("partner")].long()
+    share = torch.maximum(share, view[:, COLUMNS.index("own_label"), None])
     return share * one_hot + (1 - share) * one_hot[partner]
 
 

@@ -21,7 +21,8 @@ from orchestrator.search import TwoStageSearch
 def caveats(landscape: Landscape) -> Iterator[str]:
     """One sentence per thing that limits the conclusions (docs/method.md 12)."""
     settings, table, tuned = landscape.plan.space.settings, landscape.table, landscape.plan.has_tune_stage
-    for about in landscape.facts.get("data", {}).values():
+    known = landscape.facts.get("data", {})
+    for about in [known[key] for key in dict.fromkeys(landscape.plan.data_keys.values()) if key in known]:
         error = 1 - confirmed(table).test_accuracy.mean()
         yield from _of_data(about, error=error, chosen="Draws and cells were chosen" if tuned else "Curves are")
     axes = {*landscape.plan.space.axes, *(factor.name for factor in landscape.plan.space.nuisance)}
@@ -33,6 +34,10 @@ def caveats(landscape: Landscape) -> Iterator[str]:
         yield "Intervals are over replicates (seeds) and conditional on the draw chosen in the tune stage."
     else:
         yield "Nothing was tuned: losses are compared at settings that may suit one better than another."
+    if settings.fixed.view_draw == "shared":
+        yield "All replicates share one draw of augmented views, whose luck is in no interval (view_draw: replicate)."
+    else:
+        yield "Each replicate has augmented views of its own (view_draw: replicate), the same in every cell."
     if settings.protocol == "paper":
         yield "protocol: paper evaluates the test split at every evaluation; test_accuracy is that of the last one."
     ran = sorted(

@@ -110,6 +110,29 @@ def test_the_fill_is_part_of_the_recipe_where_something_is_blank(tiny: dict[str,
     assert recipe_of(tiny, "fixed.augment=flip", "fixed.augment_fill=black") == recipe_of(tiny, "fixed.augment=flip")
 
 
+def test_views_of_each_replicate_are_data_of_its_own_shared_by_all_cells(tiny: dict[str, Any]) -> None:
+    """Two confirm replicates and one of tune; a larger plan keeps the first ones' keys."""
+    plan, larger = (plan_of(tiny, "fixed.view_draw=replicate", f"replicates={r}") for r in (2, 5))
+    assert len(plan.recipes) == 3
+    assert set(plan.recipes) < set(larger.recipes)
+    for replicate in (0, 1, 2):
+        keys = {plan.trial(cell, 0, replicate, "confirm").data for cell in plan.cells}
+        assert len(keys) == 1
+        assert plan.recipes[keys.pop()]["replicate"] == replicate
+    assert not difference(plan.signature(), larger.signature())
+    assert len(plan_of(tiny).recipes) == 1
+    assert len(plan_of(tiny, "fixed.view_draw=replicate", "fixed.augment=none").recipes) == 1
+
+
+def test_strengths_and_unmixed_labels_are_part_of_the_recipe_where_they_act(tiny: dict[str, Any]) -> None:
+    assert recipe_of(tiny, "fixed.dsa_rotate=15") == recipe_of(tiny)
+    assert recipe_of(tiny, "fixed.dsa_rotate=30")["strengths"] == {"rotate": 30}
+    assert recipe_of(tiny, "fixed.augment=rrc", "fixed.dsa_rotate=30") == recipe_of(tiny, "fixed.augment=rrc")
+    assert recipe_of(tiny, "fixed.mix_labels=own") == recipe_of(tiny)
+    assert recipe_of(tiny, "fixed.mix=mixup", "fixed.mix_labels=own")["own_labels"]
+    assert "batch_size" not in recipe_of(tiny, "fixed.augment=crop+flip"), "nothing to choose from"
+
+
 def test_the_students_own_normalisation_is_part_of_the_recipe(tiny: dict[str, Any]) -> None:
     """Both constants or none."""
     (recipe,) = plan_of(tiny, "data.mean=[0.5]", "data.std=[0.25]").recipes.values()

@@ -215,3 +215,40 @@ def test_drawn_per_batch_a_batch_mixes_within_itself_with_one_share_and_box(mix:
 
 def test_drawn_per_image_no_image_is_bound_to_a_batch() -> None:
     assert (drawn(Augmentation("dsa", flips=True))["batch"] == -1).all()
+
+
+def test_operations_joined_by_plus_act_together() -> None:
+    """Crop and flip, as in nearly every CIFAR recipe: each image is shifted, half of them are mirrored, nothing else."""
+    acts = acting(drawn(Augmentation("crop+flip", flips=True)))
+    assert acts["crop"].float().mean() > 0.8, "1 of 9 moves by no pixel"
+    assert 100 < acts["flip"].sum() < 200
+    assert (acts["crop"] & acts["flip"]).any()
+    assert not any(acts[name].any() for name in ("scale", "rotate", "cutout", "color"))
+
+
+def test_crop_and_flip_together_equal_padding_cropping_and_mirroring() -> None:
+    view = Augmentation("crop+flip", flips=True).draw(4, 8, make_generator("test", 0))
+    p = dict(zip(COLUMNS, view.unbind(dim=1), strict=True))
+    moved = augment(IMAGES, view, BLANK)
+    for k, image in enumerate(F.pad(IMAGES, [1, 1, 1, 1])):
+        row, column = (1 + round(8 * float(p[name][k])) for name in ("shift_y", "shift_x"))
+        expected = image[:, row : row + 8, column : column + 8]
+        torch.testing.assert_close(moved[k], expected.flip(-1) if p["flip"][k] else expected)
+
+
+def test_strengths_set_how_far_operations_go() -> None:
+    strengths = {"crop": 0.25, "cutout": 0.25, "scale": 2.0, "rotate": 90.0, "brightness": 4.0, "saturation": 1.0}
+    strengths |= {"contrast": 3.0, "flip": 1.0}
+    p = drawn(Augmentation("+".join(DSA_OPERATIONS), flips=True, strengths=strengths), n=3000)
+    assert (8 * p["shift_x"]).unique().tolist() == [-2, -1, 0, 1, 2]
+    assert p["cut_side"].unique().tolist() == [0.25]
+    ranges = {"scale_x": (0.5, 2), "brightness": (-2, 2), "saturation": (0, 1), "contrast": (3, 4)}
+    for name, (low, high) in (ranges | {"angle": (-math.pi / 2, math.pi / 2)}).items():
+        assert (p[name].min(), p[name].max()) == pytest.approx((low, high), abs=0.02), name
+    assert p["flip"].all()
+
+
+def test_labels_may_stay_unmixed() -> None:
+    view = Augmentation("none", flips=True, mix="cutmix", own_labels=True).draw(4, 8, make_generator("test", 0))
+    assert mixes(view)
+    assert torch.equal(mix_labels(F.one_hot(ALL).float(), view), F.one_hot(ALL).float())

@@ -170,6 +170,12 @@ def test_names_of_losses_by_space_are_those_of_the_code() -> None:
     assert set(ANGLE_LOSSES) == {name for name, loss in LOSSES.items() if loss.space == "angle"}
 
 
+def test_a_replicates_own_views_are_no_other_ones() -> None:
+    dsa = Augmentation("dsa", flips=True)
+    own = [draw_views(dsa, 6, 8, views=2, seed=0, replicate=r) for r in (None, 1, 2, -1)]
+    assert len({tuple(views.flatten().tolist()) for views in own}) == 4
+
+
 def orders_of(batch_size: int | None, n: int = 7, replicates: int = 40) -> tuple[LabelBank, list[list[int]]]:
     """A bank of one view, and the orders in which replicates go through it."""
     views = draw_views(Augmentation("dsa", flips=True, batch_size=batch_size), n, 8, views=1, seed=0)

@@ -12,8 +12,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import ks_2samp
 from torch import Tensor
 
+from benchmarks.reference import augment_as_gift
 from trainables.augment import COLUMNS, Augmentation, augment
 from trainables.seeding import make_generator
 
@@ -146,3 +148,31 @@ def test_both_conventions_of_corners_give_the_same_scale_and_rotation() -> None:
     grids = [F.affine_grid(theta, [1, 3, SIZE, SIZE], align_corners=c) for c in (False, True)]
     one, other = (F.grid_sample(image[None], g, align_corners=c) for g, c in zip(grids, (False, True), strict=True))
     torch.testing.assert_close(one, other, **TOLERANCE)
+
+
+def features(batches: Tensor) -> dict[str, Tensor]:
+    """What tells augmentations apart: of images (..., 3, H, W), one number per image, and per batch of `blur`."""
+    flat = batches.flatten(-3)
+    blur = (batches.diff(dim=-1).abs().mean(dim=(-3, -2, -1)) / flat.std(dim=-1)).mean(dim=1)
+    zeros = (batches.abs() < 1e-6).all(dim=-3).float().mean(dim=(-2, -1))
+    return {"mean": flat.mean(-1).flatten(), "std": flat.std(-1).flatten(), "zeros": zeros.flatten(), "blur": blur}
+
+
+def test_views_have_the_distribution_of_the_released_chain() -> None:
+    """Two-sample tests of 300 batches of 20 images, ours against the plain reference (GIFT).
+
+    The same tests tell apart a black fill and an operation drawn per image.
+    """
+    images = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    reference = features(torch.stack([augment_as_gift(images) for _ in range(300)]))
+
+    def p_values(batch_size: int | None, fill: float) -> dict[str, float]:
+        dsa, generator = Augmentation("dsa", flips=True, batch_size=batch_size), make_generator("test", 0)
+        views = [augment(images, dsa.draw(20, 16, generator), MEAN_COLOUR + fill) for _ in range(300)]
+        found = features(torch.stack(views))
+        return {name: float(ks_2samp(found[name].numpy(), reference[name].numpy()).pvalue) for name in reference}
+
+    assert min(p_values(20, 0).values()) > 0.01
+    assert p_values(None, 0)["blur"] < 1e-6
+    assert p_values(20, -2)["std"] < 1e-6

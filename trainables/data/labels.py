@@ -104,9 +104,24 @@ def _by_batch(order: Tensor, batch: Tensor) -> Tensor:
     return order[torch.argsort(first[batch[order]], stable=True)]
 
 
-def draw_views(augmentation: Augmentation, n: int, size: int, *, views: int, seed: int) -> Tensor:
-    """Parameters (V, n, len(COLUMNS)) of n images of `size` pixels; view v is the same however many there are."""
-    return torch.stack([augmentation.draw(n, size, make_generator(f"view {seed}", v)) for v in range(views)])
+def draw_views(  # noqa: PLR0913 (what it is drawn for, by name)
+    augmentation: Augmentation, n: int, size: int, *, views: int, seed: int, replicate: int | None = None
+) -> Tensor:
+    """Parameters of the views of a set; view v is the same however many there are.
+
+    Args:
+        augmentation: What is drawn.
+        n: Images.
+        size: Their side, pixels.
+        views: V.
+        seed: Of the draw.
+        replicate: Whose views they are; None: all replicates'.
+
+    Returns:
+        (V, n, len(COLUMNS)).
+    """
+    stream = f"view {seed}" if replicate is None else f"view {seed} of replicate {replicate}"
+    return torch.stack([augmentation.draw(n, size, make_generator(stream, v)) for v in range(views)])
 
 
 def label_view(distilled: Split, view: Tensor, background: Tensor, teacher: nn.Module) -> Tensor:

@@ -27,7 +27,8 @@ def make_bank(
     settings = dict(recipe["augment"])
     background = real.background if settings.pop("fill", "mean") == "black" else torch.zeros_like(real.background)
     augmentation = Augmentation(flips=real.flips, **settings)
-    parameters = draw_views(augmentation, n, size, views=recipe["views"], seed=recipe["data_seed"])
+    draw = {"views": recipe["views"], "seed": recipe["data_seed"], "replicate": recipe.get("replicate")}
+    parameters = draw_views(augmentation, n, size, **draw)
     if recipe["labels"] in ("bank", "projector") and teacher is None:
         raise ValueError(f"teacher: missing; labels: {recipe['labels']} are a teacher's logits.")
     if recipe["labels"] == "stored":
