@@ -62,7 +62,7 @@ def enumerate_cells(space: Space) -> Cells:
     merged: Counter[str] = Counter()
     points = 0
     for context in _contexts(space):
-        settings = space.at(context)
+        settings = _with_draw(space.at(context))
         classes = CLASSES.get(settings.data.real)
         context, dropped = _canonical_context(context, settings)
         for arm in space.arms:
@@ -179,14 +179,16 @@ def draws_per_replicate(fixed: Fixed) -> bool:
     return fixed.view_draw == "replicate" and (fixed.augment, fixed.mix) != ("none", "none")
 
 
-def draws_per_batch(settings: SpaceSettings) -> bool:
-    """True if views have batches of their own; not where the size of a batch is tuned, unless that was asked for."""
-    asked = settings.fixed.augment_draw
-    return has_choice(settings.fixed) and (asked or _default_draw(settings)) == "batch"
+def draws_per_batch(fixed: Fixed) -> bool:
+    """True if views have batches of their own."""
+    return has_choice(fixed) and fixed.augment_draw != "image"
 
 
-def _default_draw(settings: SpaceSettings) -> str:
-    return "image" if "batch_size" in settings.nuisance else "batch"
+def _with_draw(settings: SpaceSettings) -> SpaceSettings:
+    """With `augment_draw: image` where the size of a batch is tuned, for a view's batches have one size."""
+    if "batch_size" not in settings.nuisance:
+        return settings
+    return settings.model_copy(update={"fixed": settings.fixed.model_copy(update={"augment_draw": "image"})})
 
 
 def without_effect(optimizer: str, student: str) -> list[str]:

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any, Final
 
 from orchestrator.cells import Cell, Cells, draws_per_replicate, enumerate_cells, without_effect
-from orchestrator.recipes import recipe
+from orchestrator.recipes import key_of_replicate, recipe, recipe_key
 from search_spaces import Space
 from search_spaces.domains import Value
-from trainables.config import KNOBS, TrialConfig, content_hash, data_key
+from trainables.config import KNOBS, TrialConfig, content_hash
 
 #: What `auto` means where nothing was measured, by setting and device.
 AUTO: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -45,14 +45,12 @@ class Plan:
         """What the data of each cell's trials (of replicate 1, where each has its own) are identified by, by label."""
         if set(self.stored_keys) == {cell.label for cell in self.cells}:
             return dict(self.stored_keys)
-        return {cell.label: data_key(recipe(cell)) for cell in self.cells}
+        return {cell.label: recipe_key(recipe(cell)) for cell in self.cells}
 
     def data_key(self, cell: Cell, replicate: int) -> str:
         """What the data of a replicate's trials are identified by."""
         first = self.data_keys[cell.label]
-        if replicate == 1 or not draws_per_replicate(cell.settings.fixed):
-            return first
-        return content_hash({"as": first, "replicate": replicate})
+        return key_of_replicate(first, replicate) if draws_per_replicate(cell.settings.fixed) else first
 
     @cached_property
     def enumeration(self) -> Cells:

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.cells import Cell, can_blank, draws_per_batch, draws_per_replicate
 from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
 from search_spaces.settings import Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
+from trainables.config import content_hash, data_key
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 7
@@ -45,6 +46,17 @@ def recipe(cell: Cell, replicate: int = 1) -> dict[str, Any]:
     return made | {"augment": _augmentation_recipe(settings), "data_seed": settings.data_seed}
 
 
+def recipe_key(made: dict[str, Any]) -> str:
+    """What a recipe's data are identified by."""
+    replicate = made.get("replicate", 1)
+    return key_of_replicate(data_key(made if replicate == 1 else {**made, "replicate": 1}), replicate)
+
+
+def key_of_replicate(first: str, replicate: int) -> str:
+    """The key of a replicate's own data, made of replicate 1's, which is all that is kept with a plan."""
+    return first if replicate == 1 else content_hash({"as": first, "replicate": replicate})
+
+
 def _data_recipe(data: Data, data_seed: int) -> dict[str, Any]:
     """Real data by name or content, and the distilled set."""
     made = data.model_dump(include={"real", "image_size", "class_order", "flips", "mean", "std"}, exclude_none=True)
@@ -74,7 +86,7 @@ def _augmentation_recipe(settings: SpaceSettings) -> dict[str, Any]:
         made["crop_area_min"] = fixed.crop_area_min
     if fixed.augment_fill == "black" and can_blank(fixed.augment):
         made["fill"] = "black"
-    if draws_per_batch(settings):
+    if draws_per_batch(fixed):
         made["batch_size"] = fixed.batch_size
     if fixed.mix_labels == "own" and fixed.mix != "none":
         made["own_labels"] = True

@@ -8,12 +8,11 @@ from typing import Any
 
 from orchestrator.home import Home
 from orchestrator.prepare import Say, prepare_recipes
-from orchestrator.recipes import recipe
+from orchestrator.recipes import recipe, recipe_key
 from orchestrator.run_fields import TrackedTrial
 from orchestrator.tracking.fetch import fetch_trial
 from orchestrator.tracking.publish import register_student
 from search_spaces import ConfigError
-from trainables.config import data_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +101,10 @@ def _recipe_of(tracked: TrackedTrial, run_id: str) -> dict[str, Any]:
     data = settings.data.model_copy(update={"download": downloads})
     cell = replace(tracked.cell, settings=settings.model_copy(update={"data": data}))
     try:
-        made = recipe(cell)
+        made = recipe(cell, tracked.config.replicate)
     except (ValueError, OSError) as err:
         raise ConfigError(f"run {run_id}: the data that it was trained on are not here: {err}") from err
-    if (key := data_key(made)) != tracked.config.data:
+    if (key := recipe_key(made)) != tracked.config.data:
         raise ConfigError(
             f"run {run_id}: its settings and the files that they name here give other data (key {key}) than it was trained "
             f"on ({tracked.config.data}); bring the files of that time back to their places."

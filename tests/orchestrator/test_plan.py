@@ -8,6 +8,8 @@ from orchestrator.cells import cell_label, enumerate_cells
 from orchestrator.describe import describe_plan
 from orchestrator.home import Home
 from orchestrator.plan import Plan, difference, rungs, sobol_points
+from orchestrator.recipes import recipe, recipe_key
+from orchestrator.run_fields import settings_of, tracked_cell
 from orchestrator.sweep import Sweep
 from search_spaces import ConfigError, load_space
 
@@ -100,6 +102,11 @@ def test_views_have_batches_where_something_is_drawn_for_them(tiny: dict[str, An
     tiny["nuisance"]["batch_size"] = [10, 20]
     del tiny["fixed"]["batch_size"]
     assert "batch_size" not in recipe_of(tiny)
+    plan = plan_of(tiny)
+    config = plan.trial(plan.cells[0], 0, 1, "confirm")
+    assert recipe_key(recipe(tracked_cell(settings_of(plan.cells[0]), config), 1)) == config.data, (
+        "what a run remembers"
+    )
     with pytest.raises(ConfigError, match="batch_size is tuned"):
         plan_of(tiny, "fixed.augment_draw=batch")
 
@@ -120,6 +127,7 @@ def test_views_of_each_replicate_are_data_of_its_own_shared_by_all_cells(tiny: d
         assert len(keys) == 1
         assert plan.recipes[keys.pop()]["replicate"] == replicate
     assert not difference(plan.signature(), larger.signature())
+    assert all(recipe_key(recipe) == key for key, recipe in larger.recipes.items()), "as `rerun` computes them"
     assert len(plan_of(tiny).recipes) == 1
     assert len(plan_of(tiny, "fixed.view_draw=replicate", "fixed.augment=none").recipes) == 1
 
