@@ -3,140 +3,128 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import pandas as pd
 
-from orchestrator.cells import Cell
-from orchestrator.engines import choose_engine
+from orchestrator.facts import ALPHA, plan_facts
 from orchestrator.landscape.landscape import Landscape
-from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effect, replicates_needed, smallest_p
 from orchestrator.landscape.stopping import summarise_stopping
-from orchestrator.landscape.values import levels_of, ranking
-from orchestrator.plan import Plan
-from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, sweep_cost_s
+from orchestrator.landscape.values import TWO_SEEDS, ranking
+from orchestrator.plan import Plan, why_nothing_stops
+from orchestrator.prepare import Say
 from orchestrator.progress import format_duration
 from orchestrator.sweep import Sweep
-from orchestrator.table import tidy_table
 from search_spaces import ConfigError, load_space
-from search_spaces.files import image_tree
 from search_spaces.settings import EarlyStopping
-from trainables.config import KNOBS
-from trainables.names import REAL_DATASETS
 
-ASSUMED_ERRORS = (0.05, 0.2, 0.5)
+#: Values of a factor that a sentence lists.
+MOST_NAMED: Final = 4
 
 
 def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     """What a space asks for; nothing is trained unless `probe` (then one short trial per class of cost)."""
-    plan = sweep.plan
-    enumeration, counts = plan.enumeration, plan.trial_counts
-    yield f"{plan.name}: {len(plan.cells)} cells, {sum(counts.values())} trials"
-    yield from _describe_stages(plan)
-    yield f"\nA grid over all axes has {enumeration.grid_points} points; {sum(enumeration.merged.values())} repeat another:"
-    yield from (f"  {count:4} {reason}" for reason, count in enumeration.merged.items())
-    if plan.repeated:
+    facts = plan_facts(sweep, probe=probe, say=say)
+    counts = facts["trials"]
+    yield f"{facts['name']}: {len(facts['cells'])} cells, {sum(counts.values())} trials"
+    yield "A cell is one setting that is compared (loss, temperature, ...); a trial is one training of a student."
+    yield from _describe_stages(sweep.plan, counts)
+    merged = facts["merged"]
+    yield f"\nAll combinations of the axes are {facts['grid_points']}; {sum(merged.values())} of them repeat another:"
+    yield from (f"  {count:4} {reason}" for reason, count in merged.items())
+    if facts["repeated"]:
         yield "\nThe same training as another cell, so trained once for both:"
-        yield from (f"  {label} as {earlier}" for label, earlier in plan.repeated.items())
-    yield "\nCells:"
-    yield from (f"  {cell.label}  [{', '.join(cell.arms)}]" for cell in plan.cells)
-    yield from _describe_draws(plan)
-    yield from _describe_stopping(plan)
-    yield from _describe_power(plan)
-    yield from _describe_cost(sweep, probe=probe, say=say)
+        yield from (f"  {label} as {earlier}" for label, earlier in facts["repeated"].items())
+    yield "\nCells [and the names in the space's loss list that stand for them]:"
+    yield from (f"  {cell['cell']}  [{', '.join(cell['arms'])}]" for cell in facts["cells"])
+    yield from _describe_draws(facts)
+    yield from _describe_stopping(facts["early_stopping"])
+    yield from _describe_power(facts["replicates"], facts["detectable"])
+    yield _describe_cost(facts["cost"])
 
 
-def _describe_stages(plan: Plan) -> Iterator[str]:
-    counts, replicates = plan.trial_counts, plan.space.settings.replicates
-    which = "the only draw"
-    if plan.has_tune_stage:
-        on = "replicate 0" if len(plan.tune_replicates) == 1 else f"replicates {plan.tune_replicates[-1]} to 0"
-        yield f"  tune     {counts['tune']:5} trials: {plan.space.draws} draws per cell on {on} to find its best"
-        which = "the best draw"
-    yield f"  confirm  {counts['confirm']:5} trials: {which} of each cell on replicates 1 to {replicates}"
-    if "shared" in plan.space.settings.confirm:
-        yield f"  shared   up to {counts['confirm']} more: the best shared draw per optimizer, where it is another one"
-
-
-def _describe_draws(plan: Plan) -> Iterator[str]:
-    if plan.space.nuisance:
-        yield "\nDraws (scrambled Sobol, the same points of the unit cube for every cell):"
-    for factor in plan.space.nuisance:
-        for level, domain in factor.domains.items():
-            cell = next((c for c in plan.cells if factor.domain(_factors(c)) is domain), None)
-            if cell:
-                values = ", ".join(f"{plan.draw_values(cell, d)[factor.name]:.3g}" for d in range(plan.space.draws))
-                yield f"  {factor.name}{f' ({factor.by} {level})' if factor.by else ''}: {values}"
-
-
-def _factors(cell: Cell) -> dict[str, object]:
-    return {**cell.factors, **cell.settings.fixed.model_dump(exclude=set(KNOBS))}
-
-
-def _describe_stopping(plan: Plan) -> Iterator[str]:
-    stopping = plan.space.settings.early_stopping
-    levels = sorted({rung for cell in plan.cells for rung in plan.rung_epochs(cell)})
-    if stopping is None or not plan.has_tune_stage:
-        yield "\nEarly stopping: off; every trial ends."
-    elif not levels:
-        yield "\nEarly stopping never acts: grace_period_epochs is not below epochs."
-    else:
-        who = (
-            "trials of one cell and replicate"
-            if stopping.stratify == "cell"
-            else f"trials alike in {stopping.stratify}"
-        )
-        yield f"\nEarly stopping: rungs at epochs {levels}, among {who}, from {stopping.min_rung_population} arrivals on."
-        if stopping.stratify == "cell" and plan.space.draws < stopping.min_rung_population:
-            yield f"  It never acts: a cell has {plan.space.draws} draws, fewer than min_rung_population."
-
-
-def _describe_power(plan: Plan) -> Iterator[str]:
-    """docs/method.md 4 and 5."""
+def _describe_stages(plan: Plan, counts: Mapping[str, int]) -> Iterator[str]:
     replicates = plan.space.settings.replicates
-    levels = len(levels_of(tidy_table(plan, [])))
-    settings = len({tuple(cell.context.values()) for cell in plan.cells})
-    pairs = levels * (levels - 1) // 2 if levels > 1 else settings - 1
-    compared = (
-        f"{levels} distinct arms, {pairs} pairs" if levels > 1 else f"1 arm, {settings} settings against the best"
-    )
-    data = plan.space.settings.data
-    tree = image_tree(data)
-    n_test = len(tree.files["evaluation"]) if tree else REAL_DATASETS[data.real]
-    yield f"\nDetectable at R = {replicates} replicates ({compared}, {n_test} test images):"
-    if pairs == 0:
-        yield "  one arm in one setting has nothing to be compared with."
-        return
-    if smallest_p(replicates) * pairs > 0.05:
-        needed = replicates_needed(pairs)
-        yield f"  smallest Holm-adjusted sign-flip p is {min(1.0, smallest_p(replicates) * pairs):.2g} > 0.05: not detectable at this R; R >= {needed} is needed."
-    yield "  smallest difference found with power 0.8 (paired t test, rho 0.4 assumed, sigma from the error rate):"
-    for error in ASSUMED_ERRORS:
-        sigma = assumed_sigma(error, n_test)
-        one, adjusted = (
-            minimum_detectable_effect(sigma=sigma, replicates=replicates, alpha=a) for a in (0.05, 0.05 / pairs)
-        )
-        yield f"    if {error:.0%} of the test images are misclassified: {one:.2%} for one pair, {adjusted:.2%} for all {pairs}"
+    which = "each cell"
+    if plan.has_tune_stage:
+        on = "seed 0" if len(plan.tune_replicates) == 1 else f"seeds {plan.tune_replicates[-1]} to 0"
+        names = ", ".join(factor.name for factor in plan.space.nuisance)
+        yield f"  tune     {counts['tune']:5} trials: each cell with {plan.space.draws} draws (values of {names}) on {on}, to find its best"
+        which = "each cell with its best draw"
+    yield f"  confirm  {counts['confirm']:5} trials: {which} on {_seeds(replicates)}"
+    if "shared" in plan.space.settings.confirm:
+        yield f"  shared   up to {counts['confirm']} more: the draw that is best for all cells of an optimizer, where it is another one"
 
 
-def _describe_cost(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
-    plan, cache = sweep.plan, sweep.home.cache
-    if probe:
-        sweep.home.require_writable()
-        about = prepare_data(plan, cache, say)
-        plan = replace(plan, resolved=choose_engine(plan, about, cache, say))
-        costs = probe_costs(plan, cache, say)
+def _seeds(replicates: int) -> str:
+    return "seed 1" if replicates == 1 else f"seeds 1 to {replicates}"
+
+
+def _describe_draws(facts: Mapping[str, Any]) -> Iterator[str]:
+    if facts["draws"]:
+        yield f"\nDraws: the same {facts['draws_per_cell']} for every cell (a scrambled Sobol sequence, spread evenly over the range):"
+    for draw in facts["draws"]:
+        values = ", ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in draw["values"])
+        where = f" ({draw['by']} {draw['level']})" if draw["by"] else ""
+        yield f"  {draw['factor']}{where}: {values}"
+
+
+def _describe_stopping(rule: Mapping[str, Any] | None) -> Iterator[str]:
+    if rule is None:
+        yield "\nEarly stopping: off; every trial ends."
+    elif rule["stops_nothing_because"]:
+        yield f"\nEarly stopping is asked for, but stops nothing: {rule['stops_nothing_because']}."
     else:
-        costs = cached_costs(plan, cache)
-    total = sweep_cost_s(plan, costs)
-    if total is None:
-        yield "\nTime: unknown; `lossatlas plan --probe` measures a trial."
+        cell = rule["stratify"] == "cell"
+        who = "draws of a cell" if cell else f"trials that are alike in {', '.join(rule['stratify']) or 'nothing'}"
+        epochs = " and ".join(map(str, rule["looks_at_epochs"]))
+        yield (
+            f"\nEarly stopping: at epochs {epochs} the worst {who} are stopped, once {rule['min_rung_population']} have got "
+            f"there; about one in {rule['reduction_factor']:g} goes on. In the tune stage only."
+        )
+
+
+def _describe_power(replicates: int, facts: Mapping[str, Any]) -> Iterator[str]:
+    """docs/method.md 4 and 5."""
+    pairs = facts["pairs"]
+    compared = (
+        f"{facts['levels']} losses that differ, {pairs} pairs"
+        if facts["levels"] > 1
+        else f"1 loss, {facts['settings']} settings, each against the best"
+    )
+    yield f"\nHow small a difference this plan can find ({compared}, {replicates} seeds, {facts['test_images']} test images):"
+    if pairs == 0:
+        yield "  one loss in one setting has nothing to be compared with."
         return
-    seconds = max(cost["trial_s"] for cost in costs.values())
-    peak = max(cost["peak_host_bytes"] for cost in costs.values()) / 2**20
-    yield f"\nTime: {seconds:.2f} s and {peak:.0f} MiB per trial (probed); {format_duration(total)} on one slot, without early stopping."
+    if facts["smallest_p"] > ALPHA:
+        needed = facts["replicates_needed"]
+        yield (
+            f"  With {replicates} seeds no difference can become significant (the smallest p, adjusted for {pairs} pairs, is "
+            f"{facts['smallest_p']:.2g}); use at least {needed}: --set replicates={needed}."
+        )
+    yield "  Points of test accuracy that 8 of 10 such sweeps would find. Assumed noise (from the error rate; correlation 0.4"
+    yield "  between losses at the same seed); the real noise is known after the run:"
+    for row in facts["differences"]:
+        yield (
+            f"    if {row['error']:.0%} of the test images are misclassified: {100 * row['one_pair']:.2f} for one pair, "
+            f"{100 * row['all_pairs']:.2f} for all {pairs}"
+        )
+
+
+def _describe_cost(cost: Mapping[str, Any]) -> str:
+    if cost["total_s"] is None:
+        return "\nTime: unknown; `lossatlas plan --probe` measures a trial."
+    together = (
+        f", about {format_duration(cost['total_s'] / cost['trials_at_once'])} with {cost['trials_at_once']} at a time, as here"
+        if (cost["trials_at_once"] or 1) > 1
+        else ""
+    )
+    return (
+        f"\nTime: {cost['trial_s']:.2f} s and {cost['peak_host_bytes'] / 2**20:.0f} MiB per trial (probed); about "
+        f"{format_duration(cost['total_s'])} with one trial at a time{together}; less with early stopping."
+    )
 
 
 def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: float) -> Iterator[str]:
@@ -144,8 +132,12 @@ def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: floa
     table = landscape.table
     counts = ", ".join(f"{count} {status}" for status, count in table.status.value_counts().items())
     yield f"\n{sweep.plan.name}: {counts}; {format_duration(elapsed_s)}"
-    at = "each at its own best draw" if sweep.plan.has_tune_stage else "all at the same fixed settings"
-    yield f"\nArms by test accuracy (mean over contexts, 95 % t interval over replicates, {at}):"
+    at = (
+        "each with the draw that was best for it on validation images"
+        if sweep.plan.has_tune_stage
+        else "all at the same fixed settings"
+    )
+    yield f"\nLosses by test accuracy ({_averaged(sweep.plan)}95 % t interval over seeds, {at}):"
     ranked = ranking(table).to_dict("records")
     if not ranked:
         yield "  none: no cell has a confirmed trial" + (
@@ -156,9 +148,9 @@ def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: floa
             f"  {rank:2} {row['level']:16} {row['mean']:7.2%}  {_interval(row['low'], row['high'])}  "
             f"n = {row['n']}, {row['cells']} cells"
         )
-    summary = summarise_stopping(table, {cell.label: cell.settings.fixed.epochs for cell in sweep.plan.cells})
-    if sweep.plan.space.settings.early_stopping:
-        yield f"\nEarly stopping ended {summary.stopped} of {summary.trials} tune trials and saved {summary.epochs_saved_frac:.0%} of their epochs."
+    if any(row["n"] == 2 for row in ranked):
+        yield f"  {TWO_SEEDS}"
+    yield from _describe_stopped(sweep.plan, table)
     for failed in table[table.status == "failed"].to_dict("records"):
         yield f"\nFAILED {failed['trial_id']} {failed['cell']}; its error is in {sweep.folder.journal}"
     yield f"\nReport        {page}"
@@ -167,6 +159,31 @@ def describe_end(sweep: Sweep, landscape: Landscape, page: Path, elapsed_s: floa
         yield f"MLflow UI     lossatlas ui {sweep.plan.name}{_home_option(sweep)}"
     if dashboard := sweep.facts.get("dashboard"):
         yield f"Ray dashboard http://{dashboard} while a sweep runs (if it answers 401: `ray get-auth-token`)"
+
+
+def _averaged(plan: Plan) -> str:
+    """What a mean is over besides seeds."""
+    contexts = {tuple(cell.context.items()) for cell in plan.cells}
+    if len(contexts) < 2:
+        return ""
+    names = list(plan.space.context_factors)
+    if len(names) == 1 and len(contexts) <= MOST_NAMED:
+        return f"mean of {' and '.join(str(value) for value in plan.space.axes[names[0]])}, "
+    return f"mean of {len(contexts)} combinations of {', '.join(names)}, "
+
+
+def _describe_stopped(plan: Plan, table: pd.DataFrame) -> Iterator[str]:
+    if not plan.space.settings.early_stopping:
+        return
+    if reason := why_nothing_stops(plan):
+        yield f"\nEarly stopping was asked for, but could stop nothing: {reason}."
+        return
+    summary = summarise_stopping(table, {cell.label: cell.settings.fixed.epochs for cell in plan.cells})
+    if summary.trials:
+        yield (
+            f"\nEarly stopping ended {summary.stopped} of {summary.trials} tune trials and saved "
+            f"{summary.epochs_saved_frac:.0%} of the epochs of the tune stage."
+        )
 
 
 def _all_diverged(table: pd.DataFrame) -> bool:
@@ -183,17 +200,29 @@ def _home_option(sweep: Sweep) -> str:
     return "" if sweep.home.path == default else f" --home {sweep.home.path}"
 
 
-def describe_comparison(name_a: str, name_b: str, compared: pd.DataFrame) -> Iterator[str]:
-    """Two sweeps cell by cell, in points of test accuracy."""
-    yield f"{name_a} minus {name_b}, points of test accuracy, paired by replicate (p: sign-flip test, Holm over cells)"
-    for row in compared.to_dict("records"):
+def describe_comparison(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Two sweeps, as `comparison_facts` has them: where their settings differ, then cell by cell."""
+    if facts["settings"]:
+        yield f"Settings that differ ({facts['a']} | {facts['b']}):"
+        yield from (f"  {row['key']}: {_shown(row['a'])} | {_shown(row['b'])}" for row in facts["settings"])
+    else:
+        yield "No setting differs."
+    yield ""
+    yield f"{facts['a']} minus {facts['b']}, points of test accuracy, paired by replicate (p: sign-flip test, Holm over cells)"
+    for row in facts["cells"]:
         if row["n"] == 0:
             yield f"  no replicate in common: {row['cell']}"
             continue
-        interval = "" if pd.isna(row["low"]) else f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
-        p = row["p_value"] if pd.isna(row["p_holm"]) else row["p_holm"]
-        shown = "" if pd.isna(p) else f"p = {p:.3f}"
+        interval = "" if row["low"] is None else f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+        p = row["p_value"] if row["p_holm"] is None else row["p_holm"]
+        shown = "" if p is None else f"p = {p:.3f}"
         yield f"  {100 * row['mean_difference']:+7.2f} {interval:18} {shown:10} n = {row['n']:<3} {row['cell']}"
+    if any(row["n"] == 2 for row in facts["cells"]):
+        yield f"  {TWO_SEEDS}"
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else str(value)
 
 
 def describe_replay(sweep: Sweep, overrides: Sequence[str], slots: int) -> Iterator[str]:

@@ -218,6 +218,21 @@ def rungs(grace_period_epochs: int, reduction_factor: float, epochs: int) -> lis
     return levels
 
 
+def why_nothing_stops(plan: Plan) -> str | None:
+    """Why early stopping, though asked for, cannot stop any trial of a plan; None if it can, or was not asked for."""
+    stopping = plan.space.settings.early_stopping
+    if stopping is None:
+        return None
+    if not plan.has_tune_stage:
+        return "it acts in the tune stage only, and nothing is tuned here"
+    epochs = max(cell.settings.fixed.epochs for cell in plan.cells)
+    if stopping.grace_period_epochs >= epochs:
+        return f"grace_period_epochs, {stopping.grace_period_epochs}, is not below epochs, {epochs}"
+    if stopping.stratify == "cell" and plan.space.draws < stopping.min_rung_population:
+        return f"a cell has {plan.space.draws} draws, fewer than min_rung_population, {stopping.min_rung_population}"
+    return None
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Why a plan with signature `new` cannot continue a sweep with signature `old`; empty if equal or larger."""
     problems = []

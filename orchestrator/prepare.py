@@ -144,13 +144,17 @@ def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say, 
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        process.stdin.write(json.dumps(request))
-        process.stdin.close()
         told: list[str] = []
-        for line in process.stderr:
-            told.append(line.rstrip())
-            say(line.rstrip())
-        output = process.stdout.read()
+        try:
+            process.stdin.write(json.dumps(request))
+            process.stdin.close()
+            for line in process.stderr:
+                told.append(line.rstrip())
+                say(line.rstrip())
+            output = process.stdout.read()
+        except BaseException:
+            process.terminate()  # SIGTERM reaches this process alone: it must not leave one behind that trains a teacher
+            raise
     if process.returncode == 2:
         raise ConfigError(output.strip().splitlines()[-1])
     if process.returncode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,19 +28,33 @@ class Progress:
         self._clock = clock
         self._search = conductor.search
         self._started: float | None = None
-        self._total = sum(conductor.plan.trial_counts.values())
-        self._counts: Counter[str] = Counter(r.status for r in conductor.search.results.values())
+        self._planned = sum(conductor.plan.trial_counts.values())
+        self._counts: Counter[str] = Counter()
         self._arms: dict[str, Counter[str]] = {arm.name: Counter() for arm in conductor.plan.space.arms}
         self._best: dict[str, float] = {}
         self._seconds = {"tune": [0.0, 0], "confirm": [0.0, 0]}
         self._left = dict(conductor.plan.trial_counts)
-        for cell, _, config in conductor.plan.tune_trials():
-            self._left["tune"] -= config.trial_id in conductor.search.results
-            if config.trial_id in conductor.search.results:
-                self._count(cell.arms, conductor.search.results[config.trial_id])
-        self._left["confirm"] -= len(conductor.search.results) - (
-            conductor.plan.trial_counts["tune"] - self._left["tune"]
+        self._note_earlier(conductor)
+
+    def _note_earlier(self, conductor: Conductor) -> None:
+        """Count results of earlier processes that this plan asks for; after --force there may be others."""
+        plan, search = conductor.plan, conductor.search
+        seen: set[str] = set()
+        confirm = (
+            (cell, plan.trial(cell, draw, replicate, "confirm"))
+            for cell in plan.cells
+            for draw in search.selection(cell)
+            for replicate in plan.confirm_replicates
         )
+        for cell, config in itertools.chain(((cell, config) for cell, _, config in plan.tune_trials()), confirm):
+            result = search.results.get(config.trial_id)
+            if result is None:
+                continue
+            self._count(cell.arms, result)
+            if config.trial_id not in seen:
+                seen.add(config.trial_id)
+                self._counts[result.status] += 1
+                self._left[config.stage] -= 1
 
     def hear(self, event: str, assignment: Assignment, detail: Any) -> None:
         """Take note of a start, a report or an end."""
@@ -74,6 +89,11 @@ class Progress:
             table.add_row(arm, str(sum(counts.values())), str(counts["stopped"]), best)
         bar = Padding(ProgressBar(total=self._total, completed=self._done), 0)  # a bare bar swallows the next line
         return Group(Text(self.line), bar, table)
+
+    @property
+    def _total(self) -> int:
+        """Trials of the sweep; `confirm: shared` may add some that are not known before."""
+        return max(self._planned, self._done + self._counts["running"])
 
     @property
     def _done(self) -> int:

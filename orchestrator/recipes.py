@@ -6,12 +6,11 @@ from typing import Any
 
 from orchestrator.cells import Cell, can_blank, draws_per_batch, draws_per_replicate
 from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
+from search_spaces.settings import DEFAULT_IPC, Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
 from trainables.config import content_hash, data_key
 
 #: Raise when the code that makes data from a recipe changes what it makes.
 RECIPE_VERSION = 7
-DEFAULT_IPC = 10
 DEFAULT_ROOT = "data"
 
 

@@ -107,7 +107,7 @@ def replay(trials: Sequence[Recorded], stopping: EarlyStopping | None, *, slots:
     if unknown:
         raise ConfigError(
             f"{unknown} trials were stopped when the sweep was run, and this rule lets them go on: their curves end there. Give "
-            "a stricter rule, or run the sweep with --no-early-stopping (or audit_frac: 1) to have complete curves."
+            "a stricter rule, or run the space once more with --no-early-stopping and a --name of its own to have complete curves."
         )
     return _outcome(trials, ends, arrivals)
 

@@ -266,8 +266,10 @@ class _Checks:
         except ValueError as err:
             self.problems.append(f"{where}: {err}")
             return None
+        known = len(self.problems)
         for value in _extremes(domain):
-            self._value(key, value, where)
+            if domain.kind == "choice" or len(self.problems) == known:  # of a range, one end says what is wrong with it
+                self._value(key, value, where)
         return domain
 
     def _fixed_value(self, key: str) -> object:

@@ -7,8 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from search_spaces.errors import unknown
-from search_spaces.files import classes_of, distilled_hash, file_hash, image_tree, stated_of
-from search_spaces.settings import Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
+from search_spaces.files import (
+    classes_of,
+    distilled_hash,
+    file_hash,
+    image_tree,
+    images_per_class,
+    stated_of,
+    training_images_per_class,
+)
+from search_spaces.settings import DEFAULT_IPC, Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
 from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
@@ -48,6 +56,7 @@ def _of_dataset(space: Space, settings: SpaceSettings) -> Iterator[str]:
     missing = [*_files_missing(settings), *_of_distilled(settings.data.distilled, space.axes)]
     yield from missing
     if not missing:
+        yield from _more_images_than_there_are(settings)
         yield from _networks_that_do_not_fit(settings, space.axes)
         yield from _of_labels(space, settings)
 
@@ -120,6 +129,26 @@ def _of_distilled(distilled: Distilled, axes: Axes) -> Iterator[str]:
     if "path" not in varied:
         for key in sorted(given & set(_OF_FILES)):
             yield f"data.distilled.{key}: describes a file; give data.distilled.path."
+
+
+def _more_images_than_there_are(settings: SpaceSettings) -> Iterator[str]:
+    """Images per class, as far as they can be counted without reading them; the rest is found when data are prepared."""
+    distilled = settings.data.distilled
+    if distilled.path:
+        smallest, ipc = images_per_class(distilled.path), stated_of(distilled).get("ipc")
+        if smallest and ipc and ipc > smallest and not distilled.decode_factor:
+            yield f"data.distilled.ipc: must be at most {smallest}, the images in the smallest class folder, got {ipc}."
+        return
+    method, smallest = distilled.method or "random", training_images_per_class(settings.data, settings.validation)
+    if not smallest:
+        yield f"data.distilled.method: {method} needs real training images; there is no train/ in {settings.data.real}."
+        return
+    ipc, of = distilled.ipc or DEFAULT_IPC, "training images of the smallest class"
+    if method == "rded" and ipc * distilled.factor**2 > min(smallest, distilled.pool):
+        most = min(smallest, distilled.pool)
+        yield f"data.distilled.ipc: `ipc * factor^2` must be at most {most} ({of}, at most pool), got {ipc * distilled.factor**2}."
+    if method == "random" and ipc > smallest:
+        yield f"data.distilled.ipc: `ipc` must be at most {smallest} ({of}), got {ipc}."
 
 
 def _of_path(distilled: Distilled) -> Iterator[str]:

@@ -42,7 +42,7 @@ _TRANSFORMS: Final[Mapping[str, Callable[[Sequence[Any], float], Value]]] = {
     "randint": lambda a, u: int(a[0] + u * (a[1] - a[0])),
     "quniform": _quniform,
 }
-_WORDS: Final = {"uniform": 2, "loguniform": 2, "randint": 2, "quniform": 3}
+WORDS: Final = {"uniform": 2, "loguniform": 2, "randint": 2, "quniform": 3}
 ALLOWED: Final = "a list, or one of {uniform: [low, high]}, {loguniform: [low, high]}, {randint: [low, high]}, {quniform: [low, high, q]}"
 
 
@@ -56,19 +56,21 @@ def parse_domain(given: object) -> Domain:
         if not given:
             raise ValueError(f"an empty list has nothing to choose from; give {ALLOWED}.")
         return Domain("choice", tuple(given))
-    if not isinstance(given, Mapping) or len(given) != 1 or next(iter(given)) not in _WORDS:
+    if not isinstance(given, Mapping) or len(given) != 1 or next(iter(given)) not in WORDS:
         raise ValueError(f"not a domain, got {given!r}; give {ALLOWED}.")
     ((kind, arguments),) = given.items()
     numbers = isinstance(arguments, list) and all(
         isinstance(x, int | float) and not isinstance(x, bool) for x in arguments
     )
-    if not numbers or len(arguments) != _WORDS[kind]:
-        raise ValueError(f"{kind} takes {_WORDS[kind]} numbers, got {arguments!r}.")
+    if not numbers or len(arguments) != WORDS[kind]:
+        raise ValueError(f"{kind} takes {WORDS[kind]} numbers, got {arguments!r}.")
     return Domain(kind, _checked(kind, tuple(arguments)))
 
 
 def _checked(kind: str, arguments: tuple[float, ...]) -> tuple[float, ...]:
     low, high = arguments[:2]
+    if not all(math.isfinite(x) for x in arguments):
+        raise ValueError(f"{kind} takes finite numbers, got {list(arguments)}.")
     if not low < high:
         raise ValueError(f"`low < high` must hold for {kind}, got [{low}, {high}].")
     if kind == "loguniform" and low <= 0:

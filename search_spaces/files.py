@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search_spaces.settings import Data, Distilled
+from search_spaces.settings import Data, Distilled, Validation
 from trainables.config import content_hash
-from trainables.names import CLASSES, REAL_DATASETS
+from trainables.names import CLASSES, REAL_DATASETS, TRAINING_IMAGES
 from trainables.sidecar import NAME as SIDECAR
 from trainables.sidecar import STATED, read_sidecar, sidecar_of
-from trainables.trees import Tree, hash_folder, list_tree
+from trainables.trees import Tree, class_folders, hash_folder, image_names, list_tree
 
 
 def file_hash(path: str) -> str:
@@ -96,3 +98,32 @@ def image_tree(data: Data) -> Tree | None:
     if data.real in REAL_DATASETS:
         return None
     return list_tree(data.real, tuple(data.class_order) if data.class_order else None)
+
+
+def training_images_per_class(data: Data, validation: Validation) -> int:
+    """The most training images that the smallest class can have once validation is split off; 0 without any.
+
+    Which images are split off is decided when the data are read; a class may then have one image fewer than this.
+
+    Raises:
+        ValueError: If the folder is no image tree.
+    """
+    tree = image_tree(data)
+    if tree is not None and "train" not in tree.files:
+        return 0
+    if tree is None:
+        total, smallest = TRAINING_IMAGES[data.real]
+    else:
+        counts = Counter(label for _, label in tree.files["train"])
+        total, smallest = counts.total(), min(counts.values())
+    if validation.source == "evaluation" and data.real != "digits":
+        return smallest
+    kept = total - math.ceil(validation.frac * total)
+    return math.ceil(kept * smallest / total)
+
+
+def images_per_class(folder: str) -> int | None:
+    """Images in the smallest class folder of a distilled set; None where images do not lie in class folders."""
+    place = Path(folder).expanduser()
+    counts = [len(image_names(place / name)) for name in class_folders(place)] if place.is_dir() else []
+    return min(counts, default=0) or None

@@ -11,6 +11,8 @@ from trainables.names import LABELS, MIXES, NORMS, OPTIMIZERS, SCHEDULES
 from trainables.sidecar import STATED
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
+#: Images per class of a set that is made here, where nothing is said.
+DEFAULT_IPC = 10
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

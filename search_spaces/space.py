@@ -124,7 +124,8 @@ def flatten(keys: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted key; nested mappings (as --set makes them) are dotted keys too."""
     flat: dict[str, Any] = {}
     for key, value in keys.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        is_nested = isinstance(value, Mapping) and value  # an empty one must not vanish without a word
+        flat |= flatten(value, f"{prefix}{key}.") if is_nested else {f"{prefix}{key}": value}
     return flat
 
 

@@ -38,6 +38,16 @@ REAL_DATASETS: Final[Mapping[str, int]] = {
     "svhn": 26_032,
     "imagenette": 3_925,
 }
+#: Training images of each: all, and those of the smallest class; of the digits before validation is split off.
+TRAINING_IMAGES: Final[Mapping[str, tuple[int, int]]] = {
+    "digits": (1_198, 116),
+    "cifar10": (50_000, 5_000),
+    "cifar100": (50_000, 500),
+    "mnist": (60_000, 5_421),
+    "fashionmnist": (60_000, 6_000),
+    "svhn": (73_257, 4_659),
+    "imagenette": (9_469, 858),
+}
 #: C of each.
 CLASSES: Final[Mapping[str, int]] = {name: 100 if name == "cifar100" else 10 for name in REAL_DATASETS}
 #: Side of their images, pixels; imagenette's differ, so `data.image_size` says to what they are brought.

@@ -1,24 +1,36 @@
-"""Commands that explain: doctor, inspect, losses, spaces."""
+"""Commands that explain: doctor, inspect, losses, spaces, schema."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.app import AddressOption, HomeOption, UriOption, app, out
+from orchestrator.cli.application import (
+    AddressOption,
+    HomeOption,
+    JsonOption,
+    UriOption,
+    app,
+    complete_space,
+    out,
+    print_json,
+)
 from orchestrator.home import Home
 from search_spaces import load_space, shipped_spaces
 
 
 @app.command()
 def doctor(
-    space: Annotated[str | None, typer.Argument(help="Also check a space and the files that it names.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Argument(help="Also check a space and the files that it names.", autocompletion=complete_space),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     home: HomeOption = None,
     tracking_uri: UriOption = None,
@@ -63,26 +75,58 @@ def inspect(
 
 
 @app.command()
-def losses() -> None:
+def losses(as_json: JsonOption = False) -> None:
     """List the losses: equation, knobs, source."""
     from trainables.losses import LOSSES, SYMBOLS
 
+    rows: list[dict[str, Any]] = [
+        {"name": name, "compares": loss.space, "equation": loss.equation, "knobs": loss.knobs, "source": loss.source}
+        for name, loss in LOSSES.items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
     table = Table(box=None, pad_edge=False)
     for title in ("loss", "compares", "equation", "knobs", "source"):
         table.add_column(title, overflow="fold")
-    for name, loss in LOSSES.items():
-        table.add_row(name, loss.space, escape(loss.equation), ", ".join(loss.knobs) or "none", loss.source)
+    for row in rows:
+        knobs = ", ".join(row["knobs"]) or "none"
+        table.add_row(row["name"], row["compares"], escape(row["equation"]), knobs, row["source"])
     out.print(table)
     for line in SYMBOLS:
         out.print(escape(line))
 
 
 @app.command()
-def spaces() -> None:
-    """List the spaces that come with LossAtlas."""
+def spaces(as_json: JsonOption = False) -> None:
+    """List the spaces (experiment files) that come with LossAtlas."""
     from orchestrator.cells import enumerate_cells
 
-    for name, path in shipped_spaces().items():
-        space = load_space(name)
-        comment = path.read_text().splitlines()[0].lstrip("# ")
-        out.print(f"{name}: {comment} ({len(enumerate_cells(space).cells)} cells)\n  {path}")
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "question": _first_comment(path),
+            "cells": len(enumerate_cells(load_space(name)).cells),
+            "path": str(path),
+        }
+        for name, path in shipped_spaces().items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        out.print(escape(f"{row['name']}: {row['question']} ({row['cells']} cells)\n  {row['path']}"))
+
+
+def _first_comment(path: Path) -> str:
+    """What a space is about: its first comment that is no line for editors."""
+    lines = (line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+    return next((line for line in lines if not line.startswith("yaml-language-server")), "")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of space files, with which an editor completes and checks them (docs/space.md)."""
+    from search_spaces.schema import schema_text
+
+    sys.stdout.write(schema_text())

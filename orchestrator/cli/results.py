@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from orchestrator.cli.app import HomeOption, NameArgument, SetOption, UriOption, app, out, say, writing
+from orchestrator.cli.application import (
+    HomeOption,
+    JsonOption,
+    NameArgument,
+    SetOption,
+    UriOption,
+    app,
+    complete_name,
+    out,
+    print_json,
+    say,
+    writing,
+)
 from orchestrator.home import Home
 from search_spaces import ConfigError
 
@@ -89,24 +101,30 @@ def report(  # noqa: PLR0913 (options of a command)
 
 @app.command()
 def compare(
-    name_a: Annotated[str, typer.Argument(metavar="NAME_A", help="Name of a sweep.")],
-    name_b: Annotated[str, typer.Argument(metavar="NAME_B", help="Name of another one.")],
+    name_a: Annotated[str, typer.Argument(metavar="NAME_A", help="Name of a sweep.", autocompletion=complete_name)],
+    name_b: Annotated[str, typer.Argument(metavar="NAME_B", help="Name of another one.", autocompletion=complete_name)],
     to: Annotated[Path | None, typer.Option("--out", help="Also write this CSV file.")] = None,
+    as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Compare two sweeps: cells that both have, paired by replicate; A minus B in points of test accuracy."""
+    """Compare two sweeps: the settings in which they differ, then the cells that both have, seed by seed (A minus B)."""
     from orchestrator import Sweep
     from orchestrator.describe import describe_comparison
+    from orchestrator.facts import comparison_facts
     from orchestrator.landscape.comparisons import compare_tables
     from orchestrator.table import as_csv
 
-    a, b = (Sweep.stored(name, home, reading=True).landscape().table for name in (name_a, name_b))
+    a, b = (Sweep.stored(name, home, reading=True) for name in (name_a, name_b))
     try:
-        compared = compare_tables(a, b)
+        compared = compare_tables(a.landscape().table, b.landscape().table)
     except ValueError as error:
         raise ConfigError(f"{name_a}, {name_b}: {error}") from error
-    for line in describe_comparison(name_a, name_b, compared):
-        out.print(escape(line))
+    facts = comparison_facts(a, b, compared)
+    if as_json:
+        print_json(facts)
+    else:
+        for line in describe_comparison(facts):
+            out.print(escape(line))
     if to is not None:
         with writing(to):
             to.write_text(as_csv(compared))
@@ -119,10 +137,11 @@ def replay(
     slots: Annotated[int, typer.Option(min=1, help="Trials at once, with a virtual clock.")] = 2,
     home: HomeOption = None,
 ) -> None:
-    """Try another early-stopping rule on a sweep's recorded curves: what it would have saved, and lost. Trains nothing.
+    """Try another early-stopping rule on a finished sweep's recorded curves: time saved, accuracy lost. Trains nothing.
 
-    Such as `lossatlas replay digits --set early_stopping.grace_period_epochs=50`. A rule milder than the recorded one needs
-    complete curves: run the sweep with --no-early-stopping first.
+    It needs trials that went to their end: `lossatlas run digits --name full --no-early-stopping`, then `lossatlas replay
+    full --set early_stopping.grace_period_epochs=50`. On a sweep that was run with early stopping, only rules can be tried
+    that stop no trial later than it was stopped.
     """
     from orchestrator import Sweep
     from orchestrator.describe import describe_replay

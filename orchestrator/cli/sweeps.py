@@ -11,9 +11,10 @@ import typer
 from rich.live import Live
 from rich.markup import escape
 
-from orchestrator.cli.app import (
+from orchestrator.cli.application import (
     AddressOption,
     HomeOption,
+    JsonOption,
     NameArgument,
     SameUriOption,
     SetOption,
@@ -22,6 +23,7 @@ from orchestrator.cli.app import (
     app,
     err,
     out,
+    print_json,
     say,
 )
 from orchestrator.home import Home
@@ -38,12 +40,17 @@ def run(  # noqa: PLR0913 (options of a command)
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="At most this many trials at once.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
     no_early_stopping: Annotated[bool, typer.Option("--no-early-stopping", help="Let every trial end.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Continue a sweep although its plan changed.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Continue a sweep although its plan changed; start one although its teacher is near chance."
+        ),
+    ] = False,
     home: HomeOption = None,
     tracking_uri: UriOption = None,
     address: AddressOption = None,
 ) -> None:
-    """Run a space, or what is missing of it; ends with the ranking and the report.
+    """Run an experiment file (space); finished trainings are not repeated. Ends with the ranking and the report.
 
     The same command again trains nothing that is already done. A larger plan (more replicates, more draws, another
     loss) trains only what is new.
@@ -79,7 +86,7 @@ def resume(  # noqa: PLR0913 (options of a command)
 
 @app.command()
 def sync(name: NameArgument, home: HomeOption = None, tracking_uri: SameUriOption = None) -> None:
-    """Send MLflow what an outage kept back of a sweep; exit status 1 if it still does not take it."""
+    """Upload results that could not be sent while MLflow was offline; exit status 1 if it still does not take them."""
     from orchestrator import RunOptions, Sweep
     from orchestrator.report import Findings, write_report
 
@@ -98,39 +105,51 @@ def plan(
     space: SpaceArgument,
     overrides: SetOption = None,
     probe: Annotated[bool, typer.Option("--probe", help="Measure seconds and memory of a trial (trains one).")] = False,
+    as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Show what a space asks for: cells, what was merged and why, trials, what is detectable. Trains nothing."""
+    """Show what a space asks for: settings to compare, trainings, how small a difference it can find. Trains nothing."""
     from orchestrator import Sweep
     from orchestrator.describe import describe_plan
+    from orchestrator.facts import plan_facts
 
     sweep = Sweep.from_space(space, overrides=overrides or [], home=home)
+    if as_json:
+        print_json(plan_facts(sweep, probe=probe, say=say))
+        return
     for line in describe_plan(sweep, probe=probe, say=say):
         out.print(escape(line))
 
 
 @app.command()
-def status(name: NameArgument, home: HomeOption = None) -> None:
+def status(name: NameArgument, as_json: JsonOption = False, home: HomeOption = None) -> None:
     """Say what a sweep is doing, from another terminal, without disturbing it."""
     from orchestrator import Sweep
+    from orchestrator.facts import status_facts
 
     sweep = Sweep.stored(name, home, reading=True)
-    table = sweep.landscape().table
-    out.print(f"sweep {name}: {'running' if sweep.folder.is_running else 'not running'}")
-    for stage, rows in table.groupby("stage", sort=False):
-        counts = ", ".join(f"{count} {state}" for state, count in rows.status.value_counts().items())
+    facts = status_facts(sweep)
+    if as_json:
+        print_json(facts)
+        return
+    out.print(f"sweep {name}: {'running' if facts['running'] else 'not running'}")
+    for stage, trials in facts["trials"].items():
+        counts = ", ".join(f"{count} {state}" for state, count in trials.items())
         out.print(f"  {stage:8} {counts}")
-    if not sweep.folder.is_running and not sweep.facts.get("tracked") and sweep.facts.get("tracking_uri") != "off":
+    if facts["tracker_is_behind"]:
         out.print(f"  MLflow lacks some of it: lossatlas sync {name} --home {sweep.home.path}")
 
 
 def _run(sweep: Any, options: Any) -> None:
     """Run with progress on the screen, then say what came out and where it lies."""
     from orchestrator.describe import describe_end
+    from orchestrator.plan import why_nothing_stops
     from orchestrator.report import Findings, write_report
 
     sweep.say = say
     started = time.monotonic()
+    if reason := why_nothing_stops(sweep.plan):
+        say(f"early stopping is asked for, but stops nothing: {reason}.")
     try:
         landscape = _run_with_progress(sweep, options)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.landscape.values import arm_values, confirmed, mean_interval
+from orchestrator.landscape.values import arm_values, bounds_of, confirmed, mean_interval
 
 
 def learning_curves(table: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -30,5 +30,8 @@ def learning_curves(table: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -
     for level, arms in arm_values(table).groupby("level", sort=False):
         mine = points[points.cell.isin(cell for members in arms.members for cell in members)]
         by_replicate = mine.groupby(["epoch", "replicate"]).value.mean()
-        out += [(level, epoch, *mean_interval(x.to_numpy())) for epoch, x in by_replicate.groupby("epoch")]
+        out += [
+            (level, epoch, *mean_interval(x.to_numpy(), bounds_of("val_accuracy")))
+            for epoch, x in by_replicate.groupby("epoch")
+        ]
     return pd.DataFrame(out, columns=["level", "epoch", "mean", "low", "high"])

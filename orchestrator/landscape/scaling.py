@@ -75,7 +75,7 @@ def fit_power_law(x: Sequence[float], y: np.ndarray) -> PowerLaw:
     low, high = jackknife(y, lambda part: _fit(levels, 1 - part.mean(axis=1), parameters), parameters)
     stuck = (parameters < AT_BOUND).any() & (high - low < AT_BOUND)  # at 0 whatever is left out: that is no certainty
     low, high = np.where(stuck, np.nan, low), np.where(stuck, np.nan, high)
-    points = pd.DataFrame([mean_interval(row) for row in y], columns=["accuracy", "low", "high"])
+    points = pd.DataFrame([mean_interval(row, (0.0, 1.0)) for row in y], columns=["accuracy", "low", "high"])
     fitted = 1 - _error(parameters, levels)
     frame = points.assign(x=levels, fitted=fitted, residual=points.accuracy - fitted)
     return PowerLaw(parameters, np.maximum(low, 0), high, frame)

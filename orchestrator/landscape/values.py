@@ -18,15 +18,24 @@ from scipy import stats
 from trainables.config import KNOBS
 
 CONFIDENCE: Final = 0.95
+#: Said wherever intervals of two numbers are shown: Student's t has one degree of freedom, and its quantile is 12.7.
+TWO_SEEDS: Final = (
+    "Two seeds are too few: such an interval is about 12 times as wide as that of ten seeds would be, and rests on normal "
+    "noise that two numbers cannot show. Use at least 3."
+)
 
 
-def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+def mean_interval(
+    values: Sequence[float] | np.ndarray, within: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float, float]:
     """Mean and its 95 % Student t interval.
 
-    mean +- t_{0.975, n - 1} sd / sqrt(n)
+    mean +- t_{0.975, n - 1} sd / sqrt(n), cut at `within`
 
     Args:
-        values: n numbers; with fewer than two there is no interval.
+        values: n numbers; with fewer than two there is no interval. With two it is defined, but far too wide to be of use.
+        within: Bounds of what the mean can be, such as 0 and 1 for an accuracy. What is cut off cannot hold the mean, so
+            the interval covers it as often as before.
 
     Returns:
         (mean, low, high); NaN where not defined.
@@ -39,7 +48,12 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, f
     if len(x) == 1:
         return float(x[0]), math.nan, math.nan
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
-    return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
+    return float(x.mean()), max(float(x.mean() - half), within[0]), min(float(x.mean() + half), within[1])
+
+
+def bounds_of(metric: str) -> tuple[float, float]:
+    """What the mean of a column can be: an accuracy lies between 0 and 1."""
+    return (0.0, 1.0) if "accuracy" in metric else (-math.inf, math.inf)
 
 
 def require(table: pd.DataFrame, *columns: str) -> None:
@@ -96,7 +110,8 @@ def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     cells = settings.drop(columns=tuned).drop_duplicates("cell").set_index("cell")
     by_cell = rows.groupby("cell")
     measured = {
-        cell: (len(g), *mean_interval(g[metric].to_numpy()), g[metric].std(), diverged(g).sum()) for cell, g in by_cell
+        cell: (len(g), *mean_interval(g[metric].to_numpy(), bounds_of(metric)), g[metric].std(), diverged(g).sum())
+        for cell, g in by_cell
     }
     columns = ["n", "mean", "low", "high", "sd", "diverged"]
     values = pd.DataFrame.from_dict(measured, orient="index", columns=columns)
@@ -157,7 +172,7 @@ def arm_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFra
             best = group.iloc[[int(group.validation.fillna(-1).to_numpy().argmax())]]
             used = best if is_tuned else group
             x = by_replicate(confirm[confirm.cell.isin(used.cell)], metric)
-            mean, low, high = mean_interval(x.to_numpy())
+            mean, low, high = mean_interval(x.to_numpy(), bounds_of(metric))
             name = used.cell.iloc[0] if len(used) == 1 else f"mean of {len(used)} cells"
             row = {"level": level, **dict(zip(contexts, key, strict=True)), "cell": name, "members": tuple(used.cell)}
             row |= {"n": len(x), "mean": mean, "low": low, "high": high, "validation": used.validation.mean()}
@@ -189,7 +204,7 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     }
     n_cells, n_contexts = arms.groupby("level").cells.sum(), arms.groupby("level").size()
     values = [
-        (level, *mean_interval(x.to_numpy()), len(x), n_contexts[level], n_cells[level])
+        (level, *mean_interval(x.to_numpy(), bounds_of(metric)), len(x), n_contexts[level], n_cells[level])
         for level, x in values_of.items()
     ]
     ranked = pd.DataFrame(values, columns=columns)

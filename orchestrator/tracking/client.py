@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -17,6 +18,8 @@ from orchestrator.tracking.address import check_uri, sqlite_path
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+#: Seconds that MLflow's servers have to end before they are killed.
+GRACE_S = 5.0
 # A server that is away must not hold the end of a sweep for MLflow's default of minutes.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -76,9 +79,25 @@ def trial_runs(client: MlflowClient, experiment: str, parent: str) -> dict[str, 
 
 
 def serve_ui(uri: str, port: int) -> int:
-    """Serve MLflow's UI on a store until Ctrl-C; its exit status."""
+    """Serve MLflow's UI on a store until Ctrl-C or SIGTERM; its exit status, 0 if it was ended that way.
+
+    MLflow starts further server processes, so its whole process group is ended.
+    """
     command = command_of("mlflow", "ui", "--backend-store-uri", uri, "--port", str(port))
-    try:
-        return subprocess.run(command, env=safe_environment(), check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with subprocess.Popen(command, env=safe_environment(), start_new_session=True) as server:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _end_group(server)
+
+
+def _end_group(leader: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group, and all others of it; those that do not obey in time are killed."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(leader.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            leader.wait(GRACE_S)

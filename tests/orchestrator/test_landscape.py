@@ -47,6 +47,19 @@ def test_mean_interval_by_hand() -> None:
     assert (mean, low, high) == pytest.approx((2, 2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
 
 
+def test_intervals_of_accuracies_end_at_0_and_1_and_hold_the_mean() -> None:
+    """Two seeds, 0.90 and 1.00: uncut, the interval would be 0.95 +- 0.64."""
+    assert mean_interval([0.9, 1.0], (0.0, 1.0)) == (
+        pytest.approx(0.95),
+        pytest.approx(0.95 - 12.706 * 0.05, abs=1e-3),
+        1,
+    )
+    truth = {"ce": 0.999, "kl": 0.001}
+    for name, values in {"cells": cell_values(synthetic(truth)), "ranking": ranking(synthetic(truth))}.items():
+        assert ((values.low >= 0) & (values.low <= values["mean"])).all(), name
+        assert ((values.high <= 1) & (values.high >= values["mean"])).all(), name
+
+
 def test_mean_interval_of_one_and_of_none() -> None:
     assert mean_interval([3.0])[0] == 3
     assert math.isnan(mean_interval([3.0])[1])

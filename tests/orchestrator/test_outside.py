@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from orchestrator import RunOptions, Sweep
-from orchestrator.cli.app import out
+from orchestrator.cli.application import out
 from orchestrator.home import Home
 from orchestrator.journal import Journal, read_journal
 from orchestrator.plan import Plan

@@ -192,7 +192,8 @@ def test_description_says_what_is_merged_and_what_is_detectable(tiny: dict[str, 
     text = "\n".join(describe_plan(sweep, probe=False, say=print))
     assert "4 cells, 24 trials" in text
     assert "ce has no temperature" in text
-    assert "not detectable at this R; R >= 7 is needed" in text
-    assert "rungs at epochs [2, 6]" in text
+    assert "With 2 seeds no difference can become significant" in text
+    assert "use at least 7: --set replicates=7" in text
+    assert "at epochs 2 and 6 the worst draws of a cell are stopped, once 3 have got there" in text
     assert "Time: unknown" in text
     assert not list(tmp_path.iterdir()), "a plan leaves nothing behind"

@@ -69,6 +69,37 @@ def test_it_begins_with_what_earlier_processes_did(conductor: Conductor, tmp_pat
     assert Progress(again).line.startswith("5 of 24 trials (5 finished)")
 
 
+def test_after_force_only_trials_of_the_new_plan_are_counted(
+    conductor: Conductor, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """24 trials ended; the new plan has one of the three losses."""
+    while assignment := conductor.next_trial():
+        conductor.start(assignment)
+        conductor.finish(assignment, [point(8, 0.5)])
+    smaller = Plan("tiny", load_space(tiny, ["scientific.loss=[ce]"]), "cpu")
+    journal = Journal(tmp_path / "other")
+    again = Progress(Conductor(smaller, journal, read_journal(tmp_path / "journal.jsonl")))
+    journal.close()
+    assert again.line.startswith("6 of 6 trials (6 finished)")
+
+
+def test_shared_draws_never_make_more_trials_ended_than_there_are(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """Draw 0 is best for ce, draw 1 for the others: the shared draw adds trials that the plan could not count."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    plan = Plan("tiny", load_space(tiny, ["confirm=[best,shared]", "scientific.loss=[ce,kl]"]), "cpu")
+    conductor = Conductor(plan, journal, [])
+    progress = Progress(conductor)
+    conductor.listeners.append(progress.hear)
+    while assignment := conductor.next_trial():
+        conductor.start(assignment)
+        best = 0 if assignment.cell.loss == "ce" else 1
+        conductor.finish(assignment, [point(8, 0.9 if assignment.draw == best else 0.5)])
+    journal.close()
+    ended, planned = map(int, progress.line.split(" trials")[0].split(" of "))
+    assert ended > sum(plan.trial_counts.values())
+    assert ended == planned
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (100, "2 min"), (5 * 3600 + 61, "5 h 1 min")])
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

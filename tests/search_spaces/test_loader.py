@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,55 @@ def test_fractions_and_exponents_are_numbers(tiny: dict[str, Any]) -> None:
     assert space.settings.fixed.epochs == 100
     assert space.axes["refinement"] == (0, pytest.approx(1 / 11))
     assert space.settings.fixed.weight_decay == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("nuisance.lr={uniform: [0.1, .inf]}", "uniform takes finite numbers, got [0.1, inf]"),
+        ("nuisance.lr={loguniform: [.nan, 1]}", "loguniform takes finite numbers, got [nan, 1]"),
+        ("nuisance.lr={uniform: [-2, -1]}", "nuisance.lr: must be greater than 0, got -2"),
+        ("scientific.temperature={}", "an axis is a list of at least one value, got {}"),
+    ],
+)
+def test_a_range_that_is_wrong_is_one_message(override: str, message: str, tiny: dict[str, Any]) -> None:
+    (problem,) = problems(tiny, override)
+    assert message in problem
+
+
+def test_more_images_per_class_than_a_tree_or_a_folder_has_are_refused(tiny: dict[str, Any], tree: Path) -> None:
+    """12 training images per class, a quarter of which is held out."""
+    tiny["data"] = {"real": str(tree), "image_size": 8, "distilled": {"ipc": 9}}
+    assert load_space(tiny).settings.data.distilled.ipc == 9
+    assert (
+        "must be at most 9 (training images of the smallest class), got 10"
+        in problems(tiny, "data.distilled.ipc=10")[0]
+    )
+    assert load_space(tiny, ["data.distilled.ipc=12", "validation.from=evaluation"])
+    mosaic = "data.distilled={method: rded, factor: 2, ipc: 3}"
+    assert "`ipc * factor^2` must be at most 9" in problems(tiny, mosaic)[0]
+    folder = f"data.distilled={{path: {tree / 'train'}, ipc: 13}}"
+    assert "must be at most 12, the images in the smallest class folder, got 13" in problems(tiny, folder)[0]
+
+
+def test_a_set_made_of_real_images_needs_some_to_train_on(tiny: dict[str, Any], tree: Path) -> None:
+    shutil.rmtree(tree / "train")
+    tiny["data"] = {"real": str(tree), "image_size": 8, "distilled": {"ipc": 1}}
+    assert "random needs real training images; there is no train/" in problems(tiny)[0]
+
+
+def test_the_digits_smallest_class_is_as_the_settings_say() -> None:
+    from sklearn.datasets import load_digits as scikit_learns
+
+    from search_spaces.files import training_images_per_class
+    from trainables.data.real import load_digits
+    from trainables.names import TRAINING_IMAGES
+
+    assert TRAINING_IMAGES["digits"][0] == len(scikit_learns().target) - len(load_digits(0.5).test)
+    for frac in (0.25, 0.5, 0.1):
+        settings = load_space("digits", [f"validation.frac={frac}"]).settings
+        counts = load_digits(frac).train.labels.bincount()
+        assert 0 <= training_images_per_class(settings.data, settings.validation) - int(counts.min()) <= 1
 
 
 def test_null_removes_a_key(tiny: dict[str, Any]) -> None:

@@ -83,8 +83,12 @@ def _make_entry(entry: Path, recipe: Mapping[str, Any], cache: Path, say: Say, *
 def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All arrays but a teacher's labels, and what is known about them."""
     real, about = load_real_data(recipe, cache, say)
+    is_judged = recipe["data"]["distilled"].get("method") == "rded"  # by the teacher, so it must be there
+    made = (
+        None if is_judged else make_distilled(recipe, real, None, cache)
+    )  # its faults are found before a teacher is trained
     teacher, accuracies = load_or_train_teacher(recipe, real, cache, say)
-    distilled, about_set = make_distilled(recipe, real, teacher, cache)
+    distilled, about_set = made or make_distilled(recipe, real, teacher, cache)
     about |= accuracies | about_set.facts
     bank = with_pixels(make_bank(recipe, real, teacher, distilled, about_set))
     arrays = TrialData(bank, real.validation, real.test).to_arrays()
