@@ -39,6 +39,7 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
         yield from (f"  {label} as {earlier}" for label, earlier in facts["repeated"].items())
     yield "\nCells [and the names in the space's loss list that stand for them]:"
     yield from (f"  {cell['cell']}  [{', '.join(cell['arms'])}]" for cell in facts["cells"])
+    yield from _describe_data(facts["data"])
     yield from _describe_draws(facts)
     yield from _describe_stopping(facts["early_stopping"])
     yield from _describe_power(facts["replicates"], facts["detectable"])
@@ -56,6 +57,17 @@ def _describe_stages(plan: Plan, counts: Mapping[str, int]) -> Iterator[str]:
     yield f"  confirm  {counts['confirm']:5} trials: {which} on {_seeds(replicates)}"
     if "shared" in plan.space.settings.confirm:
         yield f"  shared   up to {counts['confirm']} more: the draw that is best for all cells of an optimizer, where it is another one"
+
+
+def _describe_data(data: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for one in data:
+        if one["identified_by"] == "sample":
+            yield (
+                f"\n{one['key']}: {one['files']} files of {one['bytes'] / 2**30:.1f} GiB, too many to read whole, so identified by "
+                "names, sizes, times of change, and the ends of a sample of them."
+            )
+        else:
+            yield f"\n{one['key']}: {one['of']} is not there yet; `run` downloads it first, and its content then identifies it."
 
 
 def _seeds(replicates: int) -> str:

@@ -20,10 +20,9 @@ from orchestrator.plan import Plan, why_nothing_stops
 from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, sweep_cost_s
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
-from search_spaces.files import image_tree
+from search_spaces.files import real_content, sampled, test_images
 from search_spaces.space import flatten
 from trainables.config import KNOBS
-from trainables.names import REAL_DATASETS
 
 ASSUMED_ERRORS: Final = (0.05, 0.2, 0.5)
 ALPHA: Final = 0.05
@@ -42,11 +41,24 @@ def plan_facts(sweep: Sweep, *, probe: bool, say: Say) -> dict[str, Any]:
         "merged": dict(plan.enumeration.merged),
         "repeated": plan.repeated,
         "cells": [{"cell": cell.label, "arms": list(cell.arms), **cell.factors} for cell in plan.cells],
+        "data": _data(plan),
         "draws": _draws(plan),
         "early_stopping": _stopping(plan),
         "detectable": _detectable(plan),
         "cost": _cost(sweep, probe=probe, say=say),
     }
+
+
+def _data(plan: Plan) -> list[dict[str, Any]]:
+    """Data that are not, or not yet, identified by all bytes in their files."""
+    found: list[dict[str, Any]] = []
+    for one in {str(cell.settings.data.model_dump()): cell.settings.data for cell in plan.cells}.values():
+        if real_content(one) is None:
+            found.append({"key": "data.real", "of": one.real, "identified_by": "nothing yet"})
+        for key, content in sampled(one).items():
+            size = {"files": content.files, "bytes": content.size_bytes}
+            found.append({"key": key, "of": one.real, "identified_by": "sample", **size})
+    return found
 
 
 def _draws(plan: Plan) -> list[dict[str, Any]]:
@@ -80,9 +92,7 @@ def _detectable(plan: Plan) -> dict[str, Any]:
     levels = len(levels_of(tidy_table(plan, [])))
     settings = len({tuple(cell.context.values()) for cell in plan.cells})
     pairs = levels * (levels - 1) // 2 if levels > 1 else settings - 1
-    data = plan.space.settings.data
-    tree = image_tree(data)
-    n_test = len(tree.files["evaluation"]) if tree else REAL_DATASETS[data.real]
+    n_test = test_images(plan.space.settings.data, plan.space.settings.validation)
     facts: dict[str, Any] = {"levels": levels, "settings": settings, "pairs": pairs, "test_images": n_test}
     if pairs == 0:
         return facts | {"smallest_p": None, "replicates_needed": None, "differences": []}

@@ -13,6 +13,7 @@ from orchestrator.recipes import key_of_replicate, recipe, recipe_key
 from search_spaces import Space
 from search_spaces.domains import Value
 from trainables.config import KNOBS, TrialConfig, content_hash
+from trainables.versions import VERSIONS, changed, of_trial
 
 #: What `auto` means where nothing was measured, by setting and device.
 AUTO: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -32,6 +33,7 @@ class Plan:
         device: "cpu" or "cuda".
         resolved: What `auto` means for `precision`, `engine` and `threads` (`resources.cpus`), see `orchestrator.engines`; None: not found out yet.
         stored_keys: Data keys by cell, as the sweep was run: files that have been moved since need not be there to read it.
+        stored_versions: Versions of the code as the sweep was run, to read it; None: of this code, to run it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Plan:
     device: str
     stored_keys: Mapping[str, str] = field(default_factory=dict)
     resolved: Mapping[str, Any] | None = None
+    stored_versions: Mapping[str, int] | None = None
 
     @cached_property
     def data_keys(self) -> dict[str, str]:
@@ -105,7 +108,13 @@ class Plan:
             threads=self.cpus,
             device=self.resolve_device(cell),
             data=self.data_key(cell, replicate),
+            versions=of_trial(cell.loss, values["schedule"], self.versions),
         )
+
+    @property
+    def versions(self) -> Mapping[str, int]:
+        """Of all parts of the code."""
+        return VERSIONS if self.stored_versions is None else self.stored_versions
 
     def resolve_device(self, cell: Cell) -> str:
         """The device of a cell's trials: the setting, or what `auto` means on this machine."""
@@ -175,7 +184,17 @@ class Plan:
             "tune_replicates": self.space.settings.tune_replicates,
             "confirm": sorted(self.space.settings.confirm),
             "early_stopping": stopping.model_dump() if stopping else None,
+            "versions": self._used_versions(),
         }
+
+    def _used_versions(self) -> dict[str, int]:
+        """Of the parts that its data and trials rest on."""
+        used: dict[str, int] = {}
+        for cell in self.cells:
+            used |= self.trial(cell, 0, 1, "confirm").versions
+        for made in self.recipes.values():
+            used |= made["versions"]
+        return used
 
 
 _COPIED = (
@@ -236,6 +255,12 @@ def why_nothing_stops(plan: Plan) -> str | None:
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Why a plan with signature `new` cannot continue a sweep with signature `old`; empty if equal or larger."""
     problems = []
+    known = old.get("versions")  # sweeps from before code had versions have none
+    used = {part: number for part, number in new["versions"].items() if known is None or part in known}
+    if parts := changed(known or {}, used):
+        problems.append(
+            f"it was run by a LossAtlas that computes otherwise ({', '.join(parts[:6])}); its table and report can still be read"
+        )
     missing = [label for key, label in old["cells"].items() if key not in new["cells"]]
     if missing:
         shown = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
@@ -255,6 +280,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     """A cell's trials without stage, replicate and nuisance values, with the ranges those come from."""
     config = plan.trial(cell, 0, 0, "tune").as_dict()
+    del config["versions"]  # a signature has them by themselves
     if config["engine"] == "eager":
         del config["engine"]  # sweeps from before there were others
     factors = {**cell.factors, **cell.settings.fixed.model_dump(exclude=set(KNOBS))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,20 @@ def prepare_recipes(
     options = ["--leave-labels"] if leave_labels else []
     about: dict[str, dict[str, Any]] = json.loads(_run_module("trainables.prepare", recipes, cache, say, *options))
     return about
+
+
+def fetch_real(wanted: Sequence[Mapping[str, Any]], cache: Path, say: Say) -> None:
+    """Have real data with a name downloaded.
+
+    Args:
+        wanted: For each its `real` and `root`, as recipes have them.
+        cache: Folder of entries.
+        say: Told what takes long.
+
+    Raises:
+        ConfigError: If they cannot be had.
+    """
+    _run_module("trainables.prepare.fetch", [dict(one) for one in wanted], cache, say)
 
 
 def doubts_about(about: Mapping[str, Any]) -> list[str]:
@@ -129,7 +143,7 @@ def sweep_cost_s(plan: Plan, costs: Mapping[str, Mapping[str, float]]) -> float 
     return sum(costs[name]["trial_s"] * per_cell for name in names)
 
 
-def _run_module(module: str, request: Mapping[str, Any], cache: Path, say: Say, *options: str) -> str:
+def _run_module(module: str, request: object, cache: Path, say: Say, *options: str) -> str:
     """Run a module with JSON on its standard input; its last line of output. Lines on stderr are passed to `say`."""
     cache.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cells import Cell, can_blank, draws_per_batch, draws_per_replicate
-from search_spaces.files import distilled_hash, file_hash, image_tree, stated_of
+from search_spaces.files import distilled_hash, file_hash, image_tree, real_content, stated_of
 from search_spaces.settings import DEFAULT_IPC, Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
 from trainables.config import content_hash, data_key
+from trainables.names import DEFAULT_ROOT
+from trainables.versions import of_data
 
-#: Raise when the code that makes data from a recipe changes what it makes.
-RECIPE_VERSION = 7
-DEFAULT_ROOT = "data"
+#: Stands for the content of data that are still to be downloaded; a sweep fetches them before it makes a recipe that it uses.
+TO_DOWNLOAD = "to be downloaded"
 
 
 def recipe(cell: Cell, replicate: int = 1) -> dict[str, Any]:
@@ -22,11 +23,12 @@ def recipe(cell: Cell, replicate: int = 1) -> dict[str, Any]:
         replicate: Of the trials; matters where each has views of its own.
     """
     settings = cell.settings
+    teacher = _teacher_recipe(settings.teacher)
     made = {
-        "version": RECIPE_VERSION,
+        "versions": of_data(teacher),
         "data": _data_recipe(settings.data, settings.data_seed),
         "validation": settings.validation.model_dump(by_alias=True),
-        "teacher": _teacher_recipe(settings.teacher),
+        "teacher": teacher,
         "views": settings.fixed.views,
         "labels": settings.fixed.labels,
     }
@@ -59,10 +61,11 @@ def key_of_replicate(first: str, replicate: int) -> str:
 def _data_recipe(data: Data, data_seed: int) -> dict[str, Any]:
     """Real data by name or content, and the distilled set."""
     made = data.model_dump(include={"real", "image_size", "class_order", "flips", "mean", "std"}, exclude_none=True)
-    if (tree := image_tree(data)) is not None:
-        made["content"] = tree.key
+    if image_tree(data) is not None:
+        made["content"] = real_content(data)
     elif data.real != "digits":
-        made |= {"content": data.real, "root": data.root or DEFAULT_ROOT, "download": data.download}
+        made |= {"name": data.real, "content": real_content(data) or TO_DOWNLOAD}
+        made |= {"root": data.root or DEFAULT_ROOT, "download": data.download}
     return made | {"distilled": _distilled_recipe(data.distilled, data_seed)}
 
 

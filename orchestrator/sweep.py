@@ -17,11 +17,13 @@ from orchestrator.home import Home, SweepFolder, sqlite_uri, write_json
 from orchestrator.journal import Journal, read_journal
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.plan import AUTO, Plan, difference
-from orchestrator.prepare import Say, doubts_about, prepare_data, probe_costs, unusable_labels
+from orchestrator.prepare import Say, doubts_about, fetch_real, prepare_data, probe_costs, unusable_labels
+from orchestrator.recipes import TO_DOWNLOAD
 from orchestrator.records import read_records
 from orchestrator.table import tidy_table
 from orchestrator.tracking.address import TRACKERS, agree, public_uri, require_agreed, sqlite_path
 from search_spaces import ConfigError, Space, load_space
+from search_spaces.files import look_again
 from search_spaces.settings import NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -45,6 +47,11 @@ class RunOptions:
     max_concurrent: int | None = None
     tracking_uri: str | None = None
     force: bool = False
+
+
+def _numbers(versions: Any) -> dict[str, int]:
+    """Versions of a plan from outside; none of plans from before there were any."""
+    return {part: v for part, v in versions.items() if type(v) is int} if isinstance(versions, dict) else {}
 
 
 def _silent(text: str) -> None:
@@ -118,8 +125,8 @@ class Sweep:
         place = Home.at(home)
         stored = place.existing_sweep(name).read_plan()
         space = load_space(stored["space"], check_files=not reading)
-        keys = stored.get("keys", {}) if reading else {}
-        plan = Plan(name, space, stored["device"], keys, stored.get("resolved", {}))
+        keys, versions = stored.get("keys", {}), _numbers(stored.get("versions"))
+        plan = Plan(name, space, stored["device"], keys, stored.get("resolved", {}), versions)
         facts = dict(stored.get("facts", {}))
         uri = facts.get("tracking_uri") or ""
         return cls(plan, place, facts=facts, tracking_uri=None if uri.startswith("sqlite:") else uri or None)
@@ -155,6 +162,8 @@ class Sweep:
         self._check_options(options)
         self.home.require_writable()
         started = time.monotonic()
+        self.plan = replace(self.plan, stored_keys={}, stored_versions=None)  # what runs is this code, on these files
+        self._fetch()
         with self.folder.lock():
             records = read_records(self.folder.journal)
             self._check_continues(options, records)
@@ -176,6 +185,18 @@ class Sweep:
             self._explain_full_disk(journal, None)
             self._write_plan()
         return self.landscape()
+
+    def _fetch(self) -> None:
+        """Have real data downloaded that are not there yet: they are identified by their content."""
+        wanted = {made["root"]: made for made in self._still_to_download()}
+        if wanted:
+            fetch_real(list(wanted.values()), self.home.cache, self.say)
+            look_again()
+            self.plan = replace(self.plan)
+
+    def _still_to_download(self) -> list[Mapping[str, Any]]:
+        real = [made["data"] for made in self.plan.recipes.values()]
+        return [data for data in real if data.get("content") == TO_DOWNLOAD]
 
     def _warn_of_lost_results(self, records: Sequence[Mapping[str, Any]]) -> None:
         """A journal that was cut or deleted is not the same as a sweep that never ran."""
@@ -270,6 +291,7 @@ class Sweep:
                 "device": self.plan.device,
                 "signature": self.plan.signature(),
                 "keys": self.plan.data_keys,
+                "versions": self.plan.versions,
                 "resolved": self.plan.resolved,
                 "facts": self.facts,
             },

@@ -13,13 +13,14 @@ from search_spaces.files import (
     file_hash,
     image_tree,
     images_per_class,
+    real_content,
     stated_of,
     training_images_per_class,
 )
 from search_spaces.settings import DEFAULT_IPC, Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
-from trainables.names import CONVNETS, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
+from trainables.names import CONVNETS, DEFAULT_ROOT, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
 from trainables.sidecar import STATED
 
 #: What a published label store fixes.
@@ -103,6 +104,7 @@ def _of_real(data: Data) -> Iterator[str]:
     except (ValueError, OSError) as err:
         yield f"data.real: {err}"
         return
+    yield from _of_named(data)
     needs_size = tree is not None or data.real == "imagenette"
     if needs_size and data.image_size is None:
         yield "data.image_size: missing; give the side in pixels to which images are brought."
@@ -112,6 +114,20 @@ def _of_real(data: Data) -> Iterator[str]:
     for key in refused:
         if getattr(data, key) is not None:
             yield f"data.{key}: not for {data.real}, which has its own."
+
+
+def _of_named(data: Data) -> Iterator[str]:
+    """Files of data with a name are there, or may be downloaded."""
+    try:
+        is_there = real_content(data) is not None
+    except (ValueError, OSError) as err:
+        yield f"data.root: {err}"
+        return
+    if not is_there and not data.download:
+        yield (
+            f"data.root: {data.root or DEFAULT_ROOT} has no {data.real} that torchvision can read; put its files there, or let "
+            "it be downloaded with data.download: true."
+        )
 
 
 def _of_distilled(distilled: Distilled, axes: Axes) -> Iterator[str]:

@@ -2,54 +2,82 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from search_spaces.settings import Data, Distilled, Validation
-from trainables.config import content_hash
-from trainables.names import CLASSES, REAL_DATASETS, TRAINING_IMAGES
+from trainables.content import RAW_FILES, Content, file_hash, folder_content, forget, named_content, set_hash
+from trainables.names import CLASSES, DEFAULT_ROOT, IMAGENETTE, REAL_DATASETS, TRAINING_IMAGES
 from trainables.sidecar import NAME as SIDECAR
 from trainables.sidecar import STATED, read_sidecar, sidecar_of
-from trainables.trees import Tree, class_folders, hash_folder, image_names, list_tree
+from trainables.trees import Tree, class_folders, image_names, list_tree
 
-
-def file_hash(path: str) -> str:
-    """SHA-256 of a file, read once as long as it does not change.
-
-    Raises:
-        ValueError: If there is no such file.
-    """
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise ValueError(f"{path}: no such file.")
-    return _hash_of(place, place.stat().st_mtime_ns, place.stat().st_size)
-
-
-@lru_cache
-def _hash_of(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = [
+    "check_stated",
+    "classes_of",
+    "distilled_hash",
+    "file_hash",
+    "image_tree",
+    "look_again",
+    "real_content",
+    "sampled",
+    "stated_of",
+    "test_images",
+]
 
 
 def distilled_hash(path: str) -> str:
-    """Content of a distilled set or label store: a file with the labels beside it, or a folder.
+    """Content of a distilled set or label store; what is stated of it counts by itself.
 
     Raises:
         ValueError: If there is no such file or folder.
     """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return hash_folder(str(place), (SIDECAR,))
-    labels = place.with_name(place.name.replace("images", "labels"))
-    beside = [file_hash(str(labels))] if labels != place and labels.is_file() else []
-    return content_hash([file_hash(path), *beside])
+    return set_hash(path, (SIDECAR,))
+
+
+def real_content(data: Data) -> str | None:
+    """What identifies real data; None for named data that are not there yet, and the name of those that a library brings.
+
+    Raises:
+        ValueError: If a folder is no image tree.
+        OSError: If a file is not readable.
+    """
+    if (tree := image_tree(data)) is not None:
+        return tree.key
+    if data.real == "imagenette":
+        folder = Path(data.root or DEFAULT_ROOT).expanduser() / IMAGENETTE
+        return list_tree(str(folder)).key if folder.is_dir() else None
+    return named_content(data.real, data.root or DEFAULT_ROOT) if data.real in RAW_FILES else data.real
+
+
+def test_images(data: Data, validation: Validation) -> int:
+    """Images of the test split: those of the evaluation part that are not taken for validation."""
+    tree = image_tree(data)
+    n = len(tree.files["evaluation"]) if tree else REAL_DATASETS[data.real]
+    has_train = tree is None or "train" in tree.files
+    source = validation.source if validation.source != "auto" else "train" if has_train else "evaluation"
+    return n if source == "train" or data.real == "digits" else n - math.ceil(validation.frac * n)
+
+
+def sampled(data: Data) -> dict[str, Content]:
+    """Files that are too large to be identified by all their bytes, by the setting that names them."""
+    tree, path = image_tree(data), data.distilled.path
+    found = {"data.real": tree.content} if tree else {}
+    for key, place in (("path", path), ("label_store", data.distilled.label_store)):
+        if place and Path(place).expanduser().is_dir():
+            found[f"data.distilled.{key}"] = folder_content(str(Path(place).expanduser()), (SIDECAR,))
+    return {key: content for key, content in found.items() if not content.is_whole}
+
+
+def look_again() -> None:
+    """Forget what files held: whatever is decided from here on rests on what they hold now."""
+    forget()
+    list_tree.cache_clear()
 
 
 def stated_of(distilled: Distilled) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 
 from search_spaces.checks import check_document
 from search_spaces.errors import ConfigError
+from search_spaces.files import look_again
 from search_spaces.space import Space, named_datasets, put
 
 _PATH_AXES: Final = (
@@ -46,6 +47,7 @@ def load_space(
     Raises:
         ConfigError: With every problem found: where, what was given, what is allowed.
     """
+    look_again()
     source, document = _read(space)
     problems = [problem for text in overrides for problem in _override(document, text)]
     try:

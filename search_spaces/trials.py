@@ -30,6 +30,7 @@ _OWN: Final[Mapping[str, Any]] = {
     "threads": PositiveInt,
     "device": Literal["cpu", "cuda"],
     "data": Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")],
+    "versions": dict[Annotated[str, Field(pattern=r"^[a-z0-9_/]{1,40}$")], PositiveInt],
 }
 #: Hard labels are refinement 1, which no space can ask for.
 _REFINEMENT: Final = Annotated[float, Field(ge=0, le=1)]

@@ -140,6 +140,7 @@ class TrialConfig:
         device: "cpu" or "cuda", resolved by the plan.
         labels: A name of LABELS; "hard" is also refinement 1, "online" has the teacher inside the trial.
         data: Key of the prepared data (distilled set, teacher, label bank, splits): a hash of its recipe.
+        versions: Of the parts of the code that the trial rests on; see `trainables.versions`.
     """
 
     stage: str
@@ -167,23 +168,30 @@ class TrialConfig:
     device: str
     labels: str = "bank"
     data: str
+    versions: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as a plain dictionary, ready for JSON and for Ray."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"knobs": dict(self.knobs)}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {
+            "knobs": dict(self.knobs),
+            "versions": dict(self.versions),
+        }
 
     @cached_property
     def trial_id(self) -> str:
         """First 16 hex digits of the SHA-256 of the configuration's canonical JSON.
 
-        What is None is left out, and so is the engine "eager": trials from before there were others keep their ids.
+        What is None is left out, and so are the engine "eager" and versions that are not known: trials from before there were
+        others keep their ids.
         """
         return content_hash(self.identity())
 
     def identity(self) -> dict[str, Any]:
         """The settings that the id is made of."""
         known = {key: value for key, value in self.as_dict().items() if value is not None}
-        return {key: value for key, value in known.items() if (key, value) != ("engine", "eager")}
+        return {
+            key: value for key, value in known.items() if (key, value) not in (("engine", "eager"), ("versions", {}))
+        }
 
 
 def cost_class(config: TrialConfig) -> str:
@@ -199,6 +207,7 @@ def cost_class(config: TrialConfig) -> str:
         "momentum",
         "schedule",
         "warmup_epochs",
+        "versions",
     )
     wanted = {key: value for key, value in config.as_dict().items() if key not in ignored}
     return content_hash(wanted | {"torch": version("torch")})

@@ -48,6 +48,9 @@ TRAINING_IMAGES: Final[Mapping[str, tuple[int, int]]] = {
     "svhn": (73_257, 4_659),
     "imagenette": (9_469, 858),
 }
+#: Where their files lie if `data.root` does not say; the folder of imagenette's there.
+DEFAULT_ROOT: Final = "data"
+IMAGENETTE: Final = "imagenette2"
 #: C of each.
 CLASSES: Final[Mapping[str, int]] = {name: 100 if name == "cifar100" else 10 for name in REAL_DATASETS}
 #: Side of their images, pixels; imagenette's differ, so `data.image_size` says to what they are brought.

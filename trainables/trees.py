@@ -5,7 +5,6 @@ Class order: folders named by numbers count as those numbers; other names are so
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from trainables.config import content_hash
+from trainables.content import Content, content_of
 
 EVALUATION_FOLDERS: Final = ("test", "val", "valid", "validation")
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
@@ -28,42 +28,21 @@ class Tree:
         root: Its folder.
         classes: Folder names in the order of their labels.
         files: By part ("evaluation", and "train" where there is one): (path below root, label), sorted by label and path.
-        key: Hash of every path and size in it; files of equal names and sizes count as the same.
+        content: Of all its images: names and bytes; its key and the classes' order identify the data.
     """
 
     root: Path
     classes: tuple[str, ...]
     files: Mapping[str, tuple[tuple[str, int], ...]]
-    key: str
+    content: Content
 
-
-#: Folders up to this size are identified by the bytes in them.
-HASH_WHOLE_BYTES: Final = 4 * 2**30
+    @property
+    def key(self) -> str:
+        """Hash of the classes in their order and of every image's part, class, name and bytes."""
+        return content_hash([list(self.classes), self.content.key])
 
 
 @lru_cache(maxsize=32)
-def hash_folder(root: str, ignored: tuple[str, ...] = ()) -> str:
-    """Hash of the name and content of every file in a folder, but for hidden files and those of `ignored` names.
-
-    Of folders above 4 GiB (label stores), names, sizes and times of change are hashed, and the content of the first and
-    the last file.
-    """
-    folder = Path(root)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path: str(path.relative_to(folder)) for path in files}
-    files = [p for p in files if p.name not in ignored and not any(n.startswith(".") for n in names[p].split("/"))]
-    stats = {path: path.stat() for path in files}
-    whole = sum(stat.st_size for stat in stats.values()) <= HASH_WHOLE_BYTES
-    digest = hashlib.sha256()
-    for number, path in enumerate(files):
-        stat = stats[path]
-        digest.update(f"{names[path]}\0{stat.st_size}\0{'' if whole else stat.st_mtime_ns}\n".encode())
-        if whole or number in (0, len(files) - 1):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-@lru_cache(maxsize=8)
 def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
     """The images of a tree.
 
@@ -90,11 +69,16 @@ def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
     classes = _ordered(root, names["evaluation"], class_order)
     found = {part: list(_files(path, classes, folder)) for part, path in parts.items()}
     for part, entries in found.items():
-        empty = sorted(set(range(len(classes))) - {label for _, label, _ in entries})
+        empty = sorted(set(range(len(classes))) - {label for _, label in entries})
         if empty:
             raise ValueError(f"{root}: no images in {parts[part].name}/{classes[empty[0]]}.")
-    files = {part: tuple((path, label) for path, label, _ in entries) for part, entries in found.items()}
-    return Tree(folder, classes, files, content_hash([list(classes), found]))
+    read = [(_name(part, path), folder / path) for part, entries in found.items() for path, _ in entries]
+    return Tree(folder, classes, {part: tuple(entries) for part, entries in found.items()}, content_of(sorted(read)))
+
+
+def _name(part: str, path: str) -> str:
+    """What of an image's path counts: `val` and `test` are the same part."""
+    return f"{part}/{path.partition('/')[2]}"
 
 
 def class_folders(path: Path) -> list[str]:
@@ -125,9 +109,7 @@ def image_names(folder: Path) -> list[str]:
     return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
 
 
-def _files(path: Path, classes: Sequence[str], root: Path) -> Iterator[tuple[str, int, int]]:
-    """(path below root, label, bytes) of every image, by label and name."""
+def _files(path: Path, classes: Sequence[str], root: Path) -> Iterator[tuple[str, int]]:
+    """(path below root, label) of every image, by label and name."""
     for label, name in enumerate(classes):
-        for file in image_names(path / name):
-            place = path / name / file
-            yield str(place.relative_to(root)), label, place.stat().st_size
+        yield from ((str((path / name / file).relative_to(root)), label) for file in image_names(path / name))

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from orchestrator.landscape.values import confirmed, jackknife
+from orchestrator.landscape.values import confirmed, jackknife, paired
 
 _COLUMNS: Final = ("term", "variance", "share", "low", "high")
 
@@ -25,7 +25,7 @@ def effects(table: pd.DataFrame, factors: Sequence[str], metric: str = "test_acc
 
     A factor that is empty for some losses is nested in the loss: its term is `temperature|loss`, averaged over all
     losses, 0 where it does not exist. Terms are corrected for the noise of cell means by the mean square of cell x
-    replicate, and are at least 0.
+    replicate, and are at least 0. Replicates count that every cell has.
 
     Args:
         table: The tidy table; finished `confirm` trials of the best draw count.
@@ -46,9 +46,10 @@ def effects(table: pd.DataFrame, factors: Sequence[str], metric: str = "test_acc
     if missing := sorted({"cell", "replicate", metric, *factors} - set(table.columns)):
         raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table.columns)}.")
     rows = confirmed(table)
-    values = rows.pivot_table(index="cell", columns="replicate", values=metric, sort=False)
+    names = list(rows.cell.unique())
+    values = paired(rows, {name: [name] for name in names}, metric).dropna().T
     if values.shape[1] < 2:
-        raise ValueError(f"effects need at least 2 replicates, got {values.shape[1]}.")
+        raise ValueError(f"effects need at least 2 replicates, got {values.shape[1]} that every cell has.")
     cells = rows.drop_duplicates("cell").set_index("cell").loc[values.index, list(factors)]
     terms = list(_terms(cells))
     variances, noise = _variances(values.to_numpy(), terms)
@@ -128,33 +129,23 @@ def _variances(values: np.ndarray, terms: Sequence[_Term]) -> tuple[np.ndarray, 
     """Noise-corrected variance of each term; variances of block and residual.
 
     Args:
-        values: (cells, replicates), NaN where a trial is missing.
+        values: (cells, replicates), complete.
         terms: Of the cells.
     """
     residual, block = _noise(values)
-    means = np.nanmean(values, axis=1)
-    trials = (~np.isnan(values)).sum(axis=1)
-    found = [means @ t.form @ means - residual * float(np.diag(t.form) @ (1 / trials)) for t in terms]
+    means, trials = values.mean(axis=1), values.shape[1]
+    found = [means @ t.form @ means - residual * float(np.trace(t.form)) / trials for t in terms]
     return np.maximum(found, 0.0), np.array([block, residual])
 
 
 def _noise(values: np.ndarray) -> tuple[float, float]:
     """Mean square of cell x replicate, and the variance component of the replicates, from an additive model."""
     n, r = values.shape
-    there = ~np.isnan(values)
-    cell, replicate = np.nonzero(there)
-    y = values[there]
-    blocks = np.zeros(r)
-    means = np.zeros(n)
-    for _ in range(200 if not there.all() else 2):  # alternating means; exact at once for complete tables
-        means = np.bincount(cell, y - blocks[replicate], n) / there.sum(axis=1)
-        blocks = np.bincount(replicate, y - means[cell], r) / there.sum(axis=0)
-        blocks -= blocks.mean()
-    rest = y - means[cell] - blocks[replicate]
-    freedom = len(y) - n - r + 1
-    residual = float(rest @ rest / freedom) if freedom > 0 else 0.0
-    per_cell = float(np.mean(1 / there.sum(axis=0)))
-    return residual, max(0.0, float(blocks @ blocks / (r - 1)) - residual * per_cell)
+    blocks = values.mean(axis=0) - values.mean()
+    rest = values - values.mean(axis=1, keepdims=True) - blocks
+    freedom = (n - 1) * (r - 1)
+    residual = float((rest**2).sum() / freedom) if freedom > 0 else 0.0
+    return residual, max(0.0, float(blocks @ blocks / (r - 1)) - residual / n)
 
 
 def _shares(variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -166,8 +157,5 @@ def _shares(variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 def _jackknife(values: np.ndarray, terms: Sequence[_Term], shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of the shares; NaN with fewer than 3 replicates."""
-    enough = (~np.isnan(values)).sum(axis=1).min() > 1  # leaving one out must leave every cell something
-    if not enough:
-        return np.full(len(shares), np.nan), np.full(len(shares), np.nan)
     low, high = jackknife(values, lambda part: _shares(*_variances(part, terms)), shares)
     return np.clip(low, 0, 1), np.clip(high, 0, 1)

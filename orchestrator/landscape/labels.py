@@ -77,7 +77,7 @@ def storage_front(landscape: Landscape) -> pd.DataFrame:
 
     Returns:
         One row per confirmed cell, but for those with swapped labels, which nobody would send: as `cell_values` with images, label_bytes, `front` (no cell has as few images, as few
-        label bytes and as high a mean accuracy, and is better in one) and `front_share` (the share of replicates, of those
+        label bytes and as high a mean accuracy over the replicates that all have, and is better in one) and `front_share` (the share of replicates, of those
         that all cells have, in which that holds of their accuracies). A front per dataset, where there are several.
     """
     values = cell_values(landscape.table).merge(label_costs(landscape), on="cell")
@@ -100,4 +100,5 @@ def _front(values: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         pareto_front(values.assign(one=together[:, seed]), costs=costs, gain="one") for seed in range(together.shape[1])
     ]
     share = np.mean(per_seed, axis=0) if per_seed else np.full(len(values), np.nan)
-    return values.assign(front=pareto_front(values, costs=costs, gain="mean"), front_share=share)
+    alike = together.mean(axis=1) if per_seed else values["mean"]  # means over other seeds are not to be compared
+    return values.assign(front=pareto_front(values.assign(one=alike), costs=costs, gain="one"), front_share=share)

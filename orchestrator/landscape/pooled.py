@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from orchestrator.landscape.values import CONFIDENCE, arm_values, confirmed
+from orchestrator.landscape.values import CONFIDENCE, arm_values, confirmed, paired
 
 BOOTSTRAPS: Final = 2000
 _SEED: Final = 0
@@ -17,7 +17,7 @@ _SEED: Final = 0
 def pooled_iqm(table: pd.DataFrame, factor: str = "dataset", metric: str = "test_accuracy") -> pd.DataFrame:
     """Interquartile mean of each arm over the runs on all datasets.
 
-    The runs are the replicates of the arm's representing cells; a quarter of them is cut off at either end.
+    The runs are the replicates of the arm's representing cells that all of these have; a quarter of them is cut off at either end.
 
     Args:
         table: The tidy table.
@@ -33,8 +33,12 @@ def pooled_iqm(table: pd.DataFrame, factor: str = "dataset", metric: str = "test
     arms, rows, most = arm_values(table, metric), confirmed(table), table[factor].nunique()
     values = []
     for level, mine in arms.groupby("level", sort=False):
-        strata = [rows[rows.cell.isin(members)][metric].to_numpy() for members in mine.members]
         if mine[factor].nunique() < most:
+            continue
+        seeds = paired(rows, {"": [cell for members in mine.members for cell in members]}, metric)[""].dropna().index
+        known = rows[rows.replicate.isin(seeds)]
+        strata = [known[known.cell.isin(members)][metric].to_numpy() for members in mine.members]
+        if not len(seeds):
             continue
         random = np.random.default_rng(_SEED)
         again = np.concatenate([random.choice(x, (BOOTSTRAPS, len(x))) for x in strata], axis=1)

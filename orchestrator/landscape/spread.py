@@ -19,6 +19,7 @@ from orchestrator.landscape.values import (
     confirmed,
     levels_of,
     mean_interval,
+    paired,
     selected_for,
     tuned_validation,
 )
@@ -37,7 +38,8 @@ def sensitivity(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     Returns:
         contexts; best, worst (arms); tuned, tuned_low, tuned_high: range at own draws; shared_best, shared_worst, shared,
         shared_low, shared_high: the same at the shared draw; gap, gap_low, gap_high: shared - tuned, paired; source
-        ("confirm" or "tune") and left_out (cells) of the shared range.
+        ("confirm" or "tune") and left_out (cells) of the shared range; n and shared_n: replicates that all arms have at their
+        own draws, and also at the shared one.
 
     Source: docs/method.md 7. Intervals are of the difference between the two arms that are best and worst on average; being
     chosen for that makes a range too large where arms hardly differ.
@@ -46,15 +48,14 @@ def sensitivity(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     rows = []
     for key, arms in _by_context(arm_values(table, metric), contexts):
         members = dict(zip(arms.level, arms.members, strict=True))
-        values = _matrix(confirmed(table), members, metric)
+        values = paired(confirmed(table), members, metric)
         best, worst, *own = _range(values)
         row = dict(zip(contexts, key, strict=True)) | {"best": best, "worst": worst}
         row |= dict(zip(("tuned", "tuned_low", "tuned_high"), own, strict=True))
         here = table[table.cell.isin([cell for cells in members.values() for cell in cells])]
-        shared = _matrix(_shared_rows(here), members, metric).dropna(axis=1, how="all")
-        rows.append(
-            row | (_shared_range(values, shared) if shared.shape[1] > 1 else _shared_in_tune(here, table, members))
-        )
+        shared = paired(_shared_rows(here), members, metric).dropna(axis=1, how="all")
+        row |= _shared_range(values, shared) if shared.shape[1] > 1 else _shared_in_tune(here, table, members)
+        rows.append(row | {"n": len(values.dropna())})
     return pd.DataFrame(rows)
 
 
@@ -62,16 +63,18 @@ def factor_drops(table: pd.DataFrame, factor: str = "optimizer", metric: str = "
     """What each arm loses from its best to its worst level of a factor: GIFT's cross-optimizer question.
 
     Returns:
-        level (arm), best, worst (of the factor), n, drop, low, high; means over the other contexts.
+        level (arm), best, worst (of the factor), n, drop, low, high; means over the other contexts, those that every one of
+        the arm's values of the factor has.
 
     Source: docs/method.md 7. The two levels are those that are best and worst on average; see `sensitivity`.
     """
     arms, rows = arm_values(table, metric), []
+    contexts = list(table.attrs.get("contexts", []))
     for level, mine in arms.groupby("level", sort=False):
-        cells = {str(value): [c for m in g.members for c in m] for value, g in mine.groupby(factor, sort=False)}
+        cells = {str(value): list(cells) for (_, value), cells in _alike(mine, factor, contexts).items()}
         if len(cells) < 2:
             continue
-        values = _matrix(confirmed(table), cells, metric)
+        values = paired(confirmed(table), cells, metric)
         best, worst, *interval = _range(values)
         rows.append((level, best, worst, len(values.dropna()), *interval))
     return pd.DataFrame(rows, columns=["level", "best", "worst", "n", "drop", "low", "high"])
@@ -101,7 +104,7 @@ def tunability(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFra
             if len(best) < len(mine):
                 continue
             used = {"tuned": [c for members in mine.members for c in members], "kept": best}
-            values = _matrix(confirm, used, metric).dropna()
+            values = paired(confirm, used, metric).dropna()
             rows.append((level, knob, value, len(values), *mean_interval((values.tuned - values.kept).to_numpy())))
     return pd.DataFrame(rows, columns=["level", "knob", "value", "n", "lost", "low", "high"])
 
@@ -116,24 +119,54 @@ def rank_stability(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.Dat
     """Kendall's tau between rankings of the arms: between replicates, and between the levels of each context factor.
 
     Returns:
-        between ("replicates" or a factor), pairs, tau (mean over pairs), lowest.
+        between ("replicates" or a factor), pairs, tau (mean over pairs), lowest, n (replicates that all arms have everywhere).
+        An arm that is missing in a level of a factor is left out of the rankings between its levels.
     """
     arms, contexts = arm_values(table, metric), list(table.attrs.get("contexts", []))
-    cells = {str(level): [c for m in g.members for c in m] for level, g in arms.groupby("level", sort=False)}
-    rankings: dict[str, Matrix] = {"replicates": _matrix(confirmed(table), cells, metric)}
+    most = arms.groupby("level").size()
+    full = arms[arms.level.map(most) == most.max()]
+    cells = {str(level): [c for m in g.members for c in m] for level, g in full.groupby("level", sort=False)}
+    rankings: dict[str, Matrix] = {"replicates": paired(confirmed(table), cells, metric).dropna()}
+    seeds = dict.fromkeys(["replicates", *contexts], len(rankings["replicates"]))
     for factor in contexts:
-        rankings[factor] = arms.pivot_table(index=factor, columns="level", values="mean")
+        values = paired(confirmed(table), _alike(arms, factor, contexts), metric).dropna()
+        rankings[factor], seeds[factor] = _by_value(values), len(values)
     rows = []
     for between, values in rankings.items():
         taus = [
             float(stats.kendalltau(a, b).statistic)
-            for a, b in itertools.combinations(values.dropna(axis=1).to_numpy(), 2)
+            for a, b in itertools.combinations(values.to_numpy(), 2)
             if len(a) > 1
         ]
         taus = [tau for tau in taus if not math.isnan(tau)]  # not defined where all arms tie
         if taus:
-            rows.append((between, len(taus), float(np.mean(taus)), min(taus)))
-    return pd.DataFrame(rows, columns=["between", "pairs", "tau", "lowest"])
+            rows.append((between, len(taus), float(np.mean(taus)), min(taus), seeds[between]))
+    return pd.DataFrame(rows, columns=["between", "pairs", "tau", "lowest", "n"])
+
+
+def _by_value(values: Matrix) -> Matrix:
+    """Means over replicates by the value of a factor (rows) and arm (columns)."""
+    if values.empty:
+        return pd.DataFrame()
+    return values.mean().rename_axis(["level", "value"]).unstack("level", sort=False)
+
+
+def _alike(arms: pd.DataFrame, factor: str, contexts: list[str]) -> dict[tuple[str, Any], list[str]]:
+    """Cells that represent each arm at each value of a factor, over the same other contexts everywhere.
+
+    Arms that lack a value of the factor are left out, unless there is one arm alone.
+    """
+    others = [name for name in contexts if name != factor]
+    keys = arms[others].astype(str).agg("|".join, axis=1) if others else pd.Series("", index=arms.index)
+    spread = arms.assign(other=keys)
+    values = spread.groupby("level")[factor].transform("nunique")
+    spread = spread[values == spread[factor].nunique()]
+    places = [set(g.other) for _, g in spread.groupby(["level", factor], sort=False)]
+    shared = spread[spread.other.isin(set.intersection(*places) if places else set())]
+    return {
+        (str(level), value): [c for members in g.members for c in members]
+        for (level, value), g in shared.groupby(["level", factor], sort=False)
+    }
 
 
 def _by_context(frame: pd.DataFrame, contexts: list[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
@@ -141,13 +174,6 @@ def _by_context(frame: pd.DataFrame, contexts: list[str]) -> Iterator[tuple[tupl
         yield (), frame
         return
     yield from frame.groupby(contexts, sort=False, dropna=False)
-
-
-def _matrix(rows: pd.DataFrame, cells: Mapping[str, Any], metric: str) -> Matrix:
-    """Mean of each name's cells by replicate (rows) and name (columns)."""
-    return pd.DataFrame(
-        {name: rows[rows.cell.isin(mine)].groupby("replicate")[metric].mean() for name, mine in cells.items()}
-    )
 
 
 def _range(values: Matrix) -> tuple[str, str, float, float, float]:
@@ -187,6 +213,7 @@ def _shared_range(own: Matrix, shared: Matrix) -> dict[str, Any]:
         "gap_high": gap_high,
         "source": "confirm",
         "left_out": 0,
+        "shared_n": len(both),
     }
 
 
@@ -198,6 +225,7 @@ def _shared_in_tune(here: pd.DataFrame, table: pd.DataFrame, members: Mapping[st
         "shared_worst": "",
         "source": "none",
         "left_out": 0,
+        "shared_n": 0,
     }
     tune = here[(here.stage == "tune") & here.status.isin(["finished", "stopped"]) & here.val_accuracy.notna()]
     if tune.empty:

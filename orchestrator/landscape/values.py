@@ -7,9 +7,9 @@ arms that own the same cells; a context is one combination of the factors that n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -196,12 +196,7 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     if arms.empty:
         return pd.DataFrame(columns=[*columns, "behind", "behind_low", "behind_high"])
     rows = confirmed(table)
-    values_of = {
-        str(level): pd.concat(
-            [by_replicate(rows[rows.cell.isin(members)], metric) for members in g.members], axis=1, join="inner"
-        ).mean(axis=1)
-        for level, g in arms.groupby("level")
-    }
+    values_of = {str(level): _over_contexts(rows, g.members, metric) for level, g in arms.groupby("level")}
     n_cells, n_contexts = arms.groupby("level").cells.sum(), arms.groupby("level").size()
     values = [
         (level, *mean_interval(x.to_numpy(), bounds_of(metric)), len(x), n_contexts[level], n_cells[level])
@@ -214,6 +209,11 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     ranked[["behind", "behind_low", "behind_high"]] = behind
     ranked.loc[ranked.contexts < ranked.contexts.max(), ["behind", "behind_low", "behind_high"]] = math.nan
     return ranked
+
+
+def _over_contexts(rows: pd.DataFrame, members: Iterable[Sequence[str]], metric: str) -> pd.Series:
+    """Mean over contexts of the mean over each one's cells, of the replicates that all of them have."""
+    return paired(rows, dict(enumerate(members)), metric).mean(axis=1, skipna=False).dropna()
 
 
 def jackknife(
@@ -240,7 +240,27 @@ def jackknife(
     return whole - half, whole + half
 
 
+def paired(rows: pd.DataFrame, cells: Mapping[Any, Iterable[str]], metric: str) -> pd.DataFrame:
+    """Means over cells, replicate by replicate: the one place where trials that are missing are dealt with.
+
+    A replicate that one of a name's cells lacks has no mean of that name: a mean over the cells that are left would be one over other
+    settings. So a statistic on replicates without holes is what it would be had they been the only ones.
+
+    Args:
+        rows: One per cell and replicate.
+        cells: By name.
+        metric: Column that is averaged.
+
+    Returns:
+        Replicates (rows) by names (columns), NaN where a cell is missing.
+    """
+    wide = rows.pivot_table(index="replicate", columns="cell", values=metric)
+    return pd.DataFrame(
+        {name: wide.reindex(columns=list(mine)).mean(axis=1, skipna=False) for name, mine in cells.items()},
+        index=wide.index,
+    )
+
+
 def by_replicate(rows: pd.DataFrame, metric: str) -> pd.Series:
     """Mean over cells of each replicate that all of them have."""
-    groups = rows.groupby("replicate")[metric]
-    return groups.mean()[groups.size() == rows.cell.nunique()]
+    return paired(rows, {"mean": rows.cell.unique()}, metric)["mean"].dropna()

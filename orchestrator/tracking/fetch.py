@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.home import Home
 from orchestrator.journal import Journal
-from orchestrator.recipes import RECIPE_VERSION
 from orchestrator.run_fields import TrackedTrial, tracked_cell
 from orchestrator.tracking.address import agree, check_uri, public_uri, without_secrets
 from orchestrator.tracking.client import open_client, trial_runs
 from search_spaces import ConfigError
 from search_spaces.trials import check_trial
+from trainables.config import TrialConfig
+from trainables.versions import OF_DATA, VERSIONS, changed, of_trial
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -45,14 +46,23 @@ def fetch_trial(uri: str, run_id: str) -> TrackedTrial:
             f"run {run_id!r} has no metrics to compare with; the trial failed before its first evaluation."
         )
     config, recipe, settings = (_tag(run, name) for name in ("config", "recipe", "settings"))
-    made_by = recipe.get("version") if isinstance(recipe, dict) else None
-    if made_by != RECIPE_VERSION or settings is None:
-        raise ConfigError(
-            f"run {run_id!r} is from a LossAtlas that prepared data in another way (version {made_by!r:.20}, this is "
-            f"{RECIPE_VERSION}); install that one to reproduce it."
-        )
     checked = check_trial(config, f"run {run_id}: lossatlas.config")
+    parts = _changed_parts(recipe, checked)
+    if parts or settings is None:
+        raise ConfigError(
+            f"run {run_id!r} is from a LossAtlas that computes in another way ({', '.join(parts) or 'settings unknown'}); "
+            "install that one to reproduce it."
+        )
     return TrackedTrial(checked, tracked_cell(settings, checked), dict(run.data.metrics), max(m.step for m in history))
+
+
+def _changed_parts(recipe: Any, config: TrialConfig) -> list[str]:
+    """Parts of the code that have another version than when a trial was trained, in words."""
+    stored = recipe.get("versions") if isinstance(recipe, dict) else None
+    made_by = {part: v for part, v in stored.items() if isinstance(v, int)} if isinstance(stored, dict) else {}
+    needed = dict.fromkeys(OF_DATA) | {part: None for part in made_by if part in VERSIONS}
+    here = {part: VERSIONS[part] for part in needed} | of_trial(config.loss, config.schedule)
+    return changed({**made_by, **config.versions}, here)
 
 
 def _tag(run: Run, name: str) -> Any:

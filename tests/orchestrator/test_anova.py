@@ -94,15 +94,16 @@ def test_sums_of_squares_agree_with_statsmodels(missing: int) -> None:
     cells = design({"ce": (), "mse": (), "kl": ()})[["cell", "loss", "optimizer"]]
     table = trials(cells, np.array([0.1, 0.3, 0.2, 0.9, 0.5, 0.4]), sigma=0.2, seed=3)
     table = table.drop(index=range(0, 7 * missing, 7)) if missing else table
+    complete = table.groupby("replicate").cell.transform("size") == len(cells)
+    assert complete.all() == (missing == 0)
     found = effects(table, ["loss", "optimizer"]).set_index("term")
-    anova = anova_lm(smf.ols("test_accuracy ~ C(loss) * C(optimizer) + C(replicate)", table).fit(), typ=2)
+    anova = anova_lm(smf.ols("test_accuracy ~ C(loss) * C(optimizer) + C(replicate)", table[complete]).fit(), typ=2)
     residual = anova.sum_sq["Residual"] / anova.df["Residual"]
     assert found.variance["residual"] == pytest.approx(residual, rel=1e-6)
-    if missing:
-        return
+    seeds = table[complete].replicate.nunique()
     for term, name in (("loss", "C(loss)"), ("optimizer", "C(optimizer)"), ("loss:optimizer", "C(loss):C(optimizer)")):
-        raw = anova.sum_sq[name] / (10 * 6)
-        noise = residual * anova.df[name] / (10 * 6)
+        raw = anova.sum_sq[name] / (seeds * 6)
+        noise = residual * anova.df[name] / (seeds * 6)
         assert found.variance[term] == pytest.approx(max(0, raw - noise), rel=1e-9)
 
 

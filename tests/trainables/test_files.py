@@ -20,7 +20,7 @@ from trainables.arrays import load_arrays
 from trainables.data.whitening import fit_whitening
 from trainables.networks import ModelShape, make_model
 from trainables.prepare import prepare
-from trainables.trees import hash_folder, list_tree
+from trainables.trees import list_tree
 
 
 @pytest.fixture
@@ -193,13 +193,10 @@ def test_a_finished_sweep_can_be_read_when_its_files_are_gone_and_stray_files_ch
     first = set(sweep.plan.recipes)
     (folder / ".DS_Store").write_text("x")
     (folder / "lossatlas.yaml").write_text("{}")
-    hash_folder.cache_clear()
     assert set(Sweep.from_space(space, home=tmp_path / "home").plan.recipes) == first
     next(folder.rglob("*.jpg")).write_bytes(next(folder.rglob("class00001*.jpg")).read_bytes())
-    hash_folder.cache_clear()
     assert set(Sweep.from_space(space, home=tmp_path / "home").plan.recipes) != first, "same names, other pixels"
     folder.rename(tmp_path / "moved")
-    hash_folder.cache_clear()
     again = Sweep.stored("files", tmp_path / "home", reading=True).landscape().table
     assert again.test_accuracy.tolist() == before.test_accuracy.tolist()
     with pytest.raises(ConfigError, match="no such file"):

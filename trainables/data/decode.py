@@ -14,6 +14,7 @@ from PIL import Image
 from trainables.arrays import is_intact, map_entry, new_entry
 from trainables.config import content_hash
 from trainables.trees import Tree
+from trainables.versions import VERSIONS
 
 #: Images a thread decodes at a time, and images in memory at a time.
 CHUNK: Final = 100
@@ -36,7 +37,7 @@ def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str]
     Raises:
         ValueError: If a file is no image.
     """
-    entry = cache / f"real-{content_hash([tree.key, image_size])}"
+    entry = cache / f"real-{content_hash([tree.key, image_size, VERSIONS['real']])}"
     if not is_intact(entry):
         count = sum(len(files) for files in tree.files.values())
         say(f"decoding {count} images of {tree.root} at {image_size} x {image_size} pixels")

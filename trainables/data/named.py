@@ -10,8 +10,11 @@ import numpy as np
 
 from trainables.arrays import is_intact, map_entry, new_entry
 from trainables.config import content_hash
+from trainables.content import named_content
 from trainables.data.decode import decode_tree
+from trainables.names import IMAGENETTE
 from trainables.trees import list_tree
+from trainables.versions import VERSIONS
 
 #: Mirrored images are other characters.
 HANDED: Final = ("digits", "mnist", "svhn")
@@ -35,12 +38,12 @@ def load_named(  # noqa: PLR0913
         ValueError: If the files are not there, or damaged.
     """
     if name == "imagenette":
-        _open(name, root, "train", download=download)
-        tree = list_tree(str(root / "imagenette2"))
+        open_named(name, root, "train", download=download)
+        tree = list_tree(str(root / IMAGENETTE))
         return decode_tree(tree, image_size=image_size or 224, cache=cache, say=say), tree.classes
-    parts = {part: _open(name, root, part, download=download) for part in ("train", "evaluation")}
+    parts = {part: open_named(name, root, part, download=download) for part in ("train", "evaluation")}
     names = getattr(parts["train"], "classes", None) or range(10)
-    entry = cache / f"real-{content_hash([name, str(root.absolute())])}"
+    entry = cache / f"real-{content_hash([name, named_content(name, str(root)), VERSIONS['real']])}"
     if not is_intact(entry):
         say(f"reading {name} from {root}")
         with new_entry(entry) as folder:
@@ -51,8 +54,12 @@ def load_named(  # noqa: PLR0913
     return map_entry(entry), tuple(map(str, names))
 
 
-def _open(name: str, root: Path, part: str, *, download: bool) -> Any:
-    """Torchvision's dataset."""
+def open_named(name: str, root: Path, part: str, *, download: bool) -> Any:
+    """Torchvision's dataset of a part ("train" or "evaluation"), fetched if that is asked for and it is not there.
+
+    Raises:
+        ValueError: If the files are not there, or damaged.
+    """
     from torchvision import datasets
 
     is_train = part == "train"
@@ -66,7 +73,7 @@ def _open(name: str, root: Path, part: str, *, download: bool) -> Any:
         "imagenette": (datasets.Imagenette, {"split": "train" if is_train else "val"}),
     }
     maker, arguments = makers[name]
-    there = name == "imagenette" and (root / "imagenette2").is_dir()  # torchvision refuses to download over it
+    there = name == "imagenette" and (root / IMAGENETTE).is_dir()  # torchvision refuses to download over it
     try:
         return maker(str(root), **arguments, download=download and not there)
     except (RuntimeError, OSError) as err:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from trainables.arrays import entry_of, is_intact, new_entry, only_maker
+from trainables.content import file_hash, set_hash
 from trainables.data.labels import with_pixels
 from trainables.drafts import (
     BANK_FILES,
@@ -26,8 +27,9 @@ from trainables.evaluate import accuracy
 from trainables.prepare.bank import make_bank
 from trainables.prepare.distilled import make_distilled
 from trainables.prepare.projector import project_labels
-from trainables.prepare.real import Say, load_real_data
+from trainables.prepare.real import CHANGED, Say, load_real_data
 from trainables.prepare.teacher import load_or_train_teacher
+from trainables.sidecar import NAME as SIDECAR
 from trainables.trial import TrialData
 
 #: What a user of labels from a source would have to be sent, besides the images.
@@ -80,8 +82,26 @@ def _make_entry(entry: Path, recipe: Mapping[str, Any], cache: Path, say: Say, *
     return read_about(entry)
 
 
+def _check_files(recipe: Mapping[str, Any]) -> None:
+    """Refuse files that are not those of the recipe: what is made of them would be taken for what it is not.
+
+    Raises:
+        ValueError: If one has changed since the recipe was written, or another lies where it was.
+    """
+    distilled, teacher = recipe["data"]["distilled"], recipe["teacher"] or {}
+    sets = [made for made in (distilled, recipe.get("label_store", {})) if "content" in made]
+    files = [*teacher.get("weights", ()), *(f for f in recipe.get("projector", {}).values() if isinstance(f, Mapping))]
+    for made, now in (
+        *((made, set_hash(made["path"], (SIDECAR,))) for made in sets),
+        *((made, file_hash(made["path"])) for made in files),
+    ):
+        if now != made["content"]:
+            raise ValueError(f"{made['path']}: {CHANGED}")
+
+
 def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All arrays but a teacher's labels, and what is known about them."""
+    _check_files(recipe)
     real, about = load_real_data(recipe, cache, say)
     is_judged = recipe["data"]["distilled"].get("method") == "rded"  # by the teacher, so it must be there
     made = (

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trainables.config import data_key
+from trainables.content import RAW_FILES, named_content
 from trainables.data.decode import decode_tree
 from trainables.data.named import HANDED, load_named
 from trainables.data.real import RealData, load_digits, load_parts, normalise, validation_source
 from trainables.data.whitening import whitened
 from trainables.formats.recognise import recognise_path
-from trainables.names import REAL_DATASETS
+from trainables.names import IMAGENETTE, REAL_DATASETS
 from trainables.trees import list_tree
 
 Say = Callable[[str], None]
+#: What is wrong with files that are not those of a recipe.
+CHANGED: Final = "not what it was when this was planned; start again, which makes new data of what is there now."
 
 
 def is_whitened(distilled: Mapping[str, Any]) -> bool:
@@ -24,6 +27,14 @@ def is_whitened(distilled: Mapping[str, Any]) -> bool:
         return False
     stated = distilled["stated"].get("pixel_space")
     return (stated or recognise_path(Path(distilled["path"]).expanduser()).pixel_space) == "zca"
+
+
+def _content_now(data: Mapping[str, Any]) -> str:
+    """What identifies the real data that are on disk now."""
+    if data["real"] in RAW_FILES:
+        return named_content(data["real"], data["root"]) or "nothing"
+    root = str(Path(data["root"]).expanduser() / IMAGENETTE) if data["real"] in REAL_DATASETS else data["real"]
+    return list_tree(root, tuple(data["class_order"]) if "class_order" in data else None).key
 
 
 def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[RealData, dict[str, Any]]:
@@ -46,6 +57,10 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
     else:
         tree = list_tree(data["real"], tuple(data["class_order"]) if "class_order" in data else None)
         arrays, names = decode_tree(tree, image_size=data["image_size"], cache=cache, say=say), tree.classes
+    if (now := _content_now(data)) != data["content"]:
+        raise ValueError(
+            f"{data.get('root', data['real'])}: {CHANGED} (content {data['content'][:12]}, now {now[:12]})"
+        )
     flips = data.get("flips", data["real"] not in HANDED)
     asked, frac = validation["from"], validation["frac"]
     real = load_parts(arrays, names, flips=flips, validation_from=asked, validation_frac=frac)
@@ -54,6 +69,7 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
         return normalise(real, **constants), about
     if constants:
         raise ValueError("data.mean: with pixel_space zca students see whitened pixels; leave mean and std out.")
-    fitted = {key: data[key] for key in ("real", "content", "image_size") if key in data}
+    fitted = {key: data[key] for key in ("real", "name", "content", "image_size") if key in data}
     say("whitening (ZCA) fitted on the training split")
-    return whitened(real, cache / f"whitening-{data_key([fitted, validation])}"), about
+    entry = cache / f"whitening-{data_key([fitted, validation, recipe['versions']['real']])}"
+    return whitened(real, entry), about

@@ -65,7 +65,9 @@ def _trained_teacher(
     """A teacher after its last epoch, or as it was after `epoch` of them (its checkpoints are then all kept)."""
     settings = {key: value for key, value in recipe["teacher"].items() if key != "epoch"}
     epoch, training = recipe["teacher"].get("epoch"), settings["train"]
-    wanted = {"version": recipe["version"], "teacher": settings, "validation": recipe["validation"]}
+    parts = ("real", "augmentation", "teachers", "networks")
+    wanted: dict[str, Any] = {"versions": [recipe["versions"][part] for part in parts]}
+    wanted |= {"teacher": settings, "validation": recipe["validation"]}
     wanted |= {key: value for key, value in recipe["data"].items() if key != "distilled"}
     wanted["whitened"] = real.test.whitening is not None
     entry = cache / f"teacher-{data_key(wanted | ({'checkpoints': 'all'} if epoch is not None else {}))}"
