@@ -64,7 +64,7 @@ class _Decision(_Record):
     rung_epochs: _Count
     value: _Accuracy | None
     cutoff: float | None
-    population: _Count
+    population: Annotated[int, Field(ge=0)]  # 0: an audited trial at a later rung, which does not count there
     action: Literal["continue", "stop", "audit"]
 
 

@@ -15,6 +15,7 @@ from orchestrator.checkpoints import Checkpoints
 from orchestrator.conductor import Conductor
 from orchestrator.journal import Journal, read_journal
 from orchestrator.plan import Plan
+from orchestrator.records import read_records
 from orchestrator.schedulers import StratifiedAsha
 from orchestrator.search import Assignment
 from search_spaces import load_space
@@ -109,6 +110,17 @@ def test_with_early_stopping_and_deaths_every_decision_equals_a_replay_of_the_jo
     stopped = {r["trial_id"] for r in decisions if r["action"] == "stop"}
     ended = outcomes(path)
     assert {trial for trial, (status, _) in ended.items() if status == "stopped"} == stopped & set(ended)
+
+
+def test_every_record_that_is_written_is_one_that_is_read(plan: Plan, tmp_path: Path) -> None:
+    """Audited trials among them, which at later rungs meet a population of 0."""
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    run(Conductor(plan, journal, []), random.Random(1), deaths=0.1)
+    journal.close()
+    written = list(read_journal(path))
+    assert any(record.get("population") == 0 for record in written)
+    assert read_records(path) == written
 
 
 def test_without_early_stopping_deaths_leave_no_trace_in_the_results(tiny: dict[str, Any], tmp_path: Path) -> None:
