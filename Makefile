@@ -13,7 +13,7 @@ LOCKED := $(PIP) install $(INTO) --quiet --no-deps --require-hashes
 COMPILE := --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command 'make lock'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install install-dev lock landscape test quick crowded check chaos bench dist clean
+.PHONY: install install-dev lock landscape test quick crowded check chaos bench dist docs clean
 
 # what running needs, and beyond it what developing needs; nothing is resolved, because a lock is complete
 install: $(RUNS)
@@ -72,9 +72,13 @@ chaos: install-dev
 bench: install-dev
 	for what in engine orchestration label_bank scale; do $(BIN)/python -m benchmarks.$$what || exit 1; done
 
+# the documentation as a site, site/index.html; a warning is an error
+docs: install-dev
+	$(BIN)/python -m zensical build --strict
+
 # a source archive, and from it a wheel
 dist: install-dev
 	$(BIN)/python -m build --no-isolation
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .coverage* *.egg-info
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .coverage* *.egg-info
