@@ -36,6 +36,25 @@ def test_the_kubernetes_job_is_a_ray_job_and_says_that_it_is_untested() -> None:
     assert "UNTESTED" in text
 
 
+def test_containers_run_targets_of_the_makefile_and_say_that_they_are_untested() -> None:
+    container = (ROOT / "Containerfile").read_text()
+    development = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert "UNTESTED" in container
+    assert "UNTESTED" in development["name"]
+    assert (ROOT / ".devcontainer" / development["build"]["dockerfile"]).samefile(ROOT / "Containerfile")
+    assert f"AS {development['build']['target']}\n" in container
+    targets = re.findall(r"make ([\w-]+)", container + development["postCreateCommand"])
+    assert targets == ["install", "install-dev"]
+    assert all(f"\n{target}: " in (ROOT / "Makefile").read_text() for target in targets)
+    copied = re.findall(r"^COPY (\S+) ", container, re.MULTILINE)
+    assert all((ROOT / path).exists() for path in copied)
+
+
+@pytest.mark.parametrize("name", ["run", "system"])
+def test_scripts_of_ci_are_scripts(name: str) -> None:
+    assert subprocess.run(["bash", "-n", str(ROOT / ".ci" / name)], check=False).returncode == 0
+
+
 def test_the_grafana_dashboard_draws_the_metrics_that_there_are() -> None:
     """Prometheus calls a counter by its name and _total."""
     from orchestrator.ray_metrics import METRICS
