@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.conductor import Conductor, Listener
 from orchestrator.engines import choose_engine
+from orchestrator.extras import require_running
 from orchestrator.home import Home, SweepFolder, sqlite_uri, write_json
 from orchestrator.journal import Journal, read_journal
 from orchestrator.landscape.landscape import Landscape
@@ -159,6 +160,7 @@ class Sweep:
             ConfigError: If the home cannot be written, the sweep is running elsewhere, or its plan is incompatible.
         """
         options = options or RunOptions()
+        require_running()
         self._check_options(options)
         self.home.require_writable()
         started = time.monotonic()

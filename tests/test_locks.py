@@ -50,7 +50,8 @@ def test_the_locks_agree_where_they_overlap() -> None:
 
 
 def test_the_locks_hold_what_the_project_asks_for() -> None:
-    assert _unmet(PROJECT["project"]["dependencies"], _pins(RUNS)) == []
+    project = PROJECT["project"]
+    assert _unmet([*project["dependencies"], *project["optional-dependencies"]["run"]], _pins(RUNS)) == []
     assert _unmet(PROJECT["dependency-groups"]["dev"], _pins(DEVELOPS)) == []
 
 

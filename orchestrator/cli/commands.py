@@ -11,6 +11,7 @@ from rich.markup import escape
 # importing a module registers its commands, in the order in which help lists them
 from orchestrator.cli import sweeps, results, reference  # noqa: F401  # isort: skip
 from orchestrator.cli.application import app, err
+from orchestrator.extras import HINT, RUN
 from search_spaces import ConfigError
 
 __all__ = ["app", "run_command"]
@@ -36,6 +37,11 @@ def run_command() -> None:
     except ConfigError as error:
         for problem in error.problems:
             err.print(escape(problem))
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in RUN:
+            raise
+        err.print(escape(f"{error.name} is not installed, and this command needs it. {HINT}"))
         sys.exit(2)
     except OSError as error:
         if error.errno not in DISK_ERRORS:

@@ -8,10 +8,10 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from typing import Any
 
 from orchestrator.conductor import results_of
+from orchestrator.extras import versions_of
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.tuning import boundary_flags
 from orchestrator.landscape.values import confirmed
@@ -120,8 +120,8 @@ def _boundaries(landscape: Landscape) -> Iterator[str]:
 
 def how_to_reproduce(landscape: Landscape) -> str:
     """Commands, versions, hardware and the space itself."""
-    packages = ("lossatlas", "torch", "ray", "mlflow", "numpy", "scipy")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    packages = versions_of("lossatlas", "torch", "ray", "mlflow", "numpy", "scipy")
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
     seconds = landscape.facts.get("wall_s")
     return "\n".join(
         [

@@ -9,12 +9,18 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from orchestrator import RunOptions, Sweep
 from tests.integration import REAL_PARTS
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +82,12 @@ class Installed:
 
     def call(self, program: str, *arguments: str) -> str:
         """Output of a program of the environment."""
+        done = self.attempt(program, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def attempt(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment."""
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("COV", "PYTHON", "LOSSATLAS"))
         }
@@ -83,17 +95,42 @@ class Installed:
             "1"  # on a shared machine, threads that wait for a core make minutes of seconds
         )
         command = [str(self.environment / "bin" / program), *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def installed(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The environment sees this one's packages, but not what its .pth files add, such as the checkout."""
+    return _install(archives, tmp_path_factory, sysconfig.get_path("purelib"))
+
+
+@pytest.fixture(scope="module")
+def reader(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The environment sees what the wheel requires without its extra `run`."""
+    packages = tmp_path_factory.mktemp("packages")
+    for name in _closure(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]):
+        for top in {file.parts[0] for file in distribution(name).files or ()} - {"..", "__pycache__"}:
+            (packages / top).symlink_to(str(distribution(name).locate_file(top)))
+    return _install(archives, tmp_path_factory, str(packages))
+
+
+def _closure(requirements: list[str]) -> set[str]:
+    """Names of what is required, and of all that it requires in turn, without extras."""
+    names, left = set[str](), [Requirement(text) for text in requirements]
+    while left:
+        one = left.pop()
+        name = canonicalize_name(one.name)
+        if name not in names and (not one.marker or one.marker.evaluate({"extra": ""})):
+            names.add(name)
+            left += [Requirement(text) for text in distribution(name).requires or ()]
+    return names
+
+
+def _install(archives: Path, tmp_path_factory: pytest.TempPathFactory, packages: str) -> Installed:
+    """The wheel in an environment that sees a folder of packages."""
     made = Installed(tmp_path_factory.mktemp("environment"), tmp_path_factory.mktemp("empty"))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made.environment)], check=True)
-    python, packages = str(made.environment / "bin/python"), sysconfig.get_path("purelib")
+    python = str(made.environment / "bin/python")
     (wheel,) = archives.glob("*.whl")
     command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*command, str(wheel)], check=True)
@@ -138,3 +175,19 @@ def test_the_wheel_runs_from_an_empty_folder_and_reads_nothing_of_the_checkout(i
     makefile = str(ROOT / "Makefile")
     installed.call("python", "-c", f"open({makefile!r})")  # what the notes would look like
     assert (installed.environment / "notes").read_text().splitlines() == [makefile]
+
+
+def test_results_are_read_without_the_packages_that_running_needs(
+    reader: Installed, tiny: dict[str, Any], home: Path
+) -> None:
+    """A sweep was run elsewhere; here is neither torch nor Ray nor MLflow."""
+    Sweep.from_space(tiny, home=home).run(RunOptions(local=True, tracking_uri="off"))
+    commands = ["report tiny", "table tiny", "status tiny", "compare tiny tiny", "replay tiny", "spaces"]
+    for command in commands:
+        reader.call("lossatlas", *command.split(), *(["--home", str(home)] if "tiny" in command else []))
+    (reader.folder / "set.pt").write_bytes(b"anything")
+    for command in ("run digits", "inspect set.pt", "losses"):
+        refused = reader.attempt("lossatlas", *command.split())
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "lossatlas[run]" in refused.stderr
+        assert "Traceback" not in refused.stderr
