@@ -157,7 +157,7 @@ def test_the_wheel_holds_the_packages_and_the_spaces_only(archives: Path, instal
     assert installed.call("lossatlas", "--version") == f"lossatlas {wheel.name.split('-')[1]}\n"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_wheel_runs_from_an_empty_folder_and_reads_nothing_of_the_checkout(installed: Installed) -> None:
     """On Ray and in one process; preparing and probing are processes of their own, and workers others."""
     assert "digits " in installed.call("lossatlas", "spaces")
