@@ -35,7 +35,7 @@ SIZE = 8
 for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI", "LOSSATLAS_HOME"):
     os.environ.pop(name, None)
 # processes share the cores, and threads of OpenMP spin while they wait for each other; a trial says how many it takes
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 torch.set_num_threads(1)
 
 
@@ -51,13 +51,18 @@ def tiny() -> dict[str, Any]:
     return copy.deepcopy(TINY)
 
 
-@pytest.fixture(scope="session")
-def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that has what TINY asks for, made in this process, which has torch anyway."""
-    cache = tmp_path_factory.mktemp("prepared") / "cache"
-    plan = Plan("tiny", load_space(TINY), "cpu")
+def prepare_here(plan: Plan, cache: Path) -> None:
+    """Make what a plan's trials read in this process, which has torch anyway; a driver starts one that must load it first."""
     for key, recipe in plan.recipes.items():
         prepare(key, recipe, cache, lambda text: None)
+
+
+@pytest.fixture(scope="session")
+def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that has what TINY asks for."""
+    cache = tmp_path_factory.mktemp("prepared") / "cache"
+    plan = Plan("tiny", load_space(TINY), "cpu")
+    prepare_here(plan, cache)
     for name, config in cost_classes(plan).items():
         write_json(cache / f"probe-{name}.json", probe(config, cache))
     return cache

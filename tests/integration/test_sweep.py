@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from orchestrator import RunOptions, Sweep
 from orchestrator.journal import read_journal
-from orchestrator.prepare import prepare_data
+from tests.conftest import TINY, prepare_here
 from tests.integration import REAL_PARTS, mlflow_runs
 from trainables.arrays import seal
 
@@ -30,7 +31,7 @@ def trials_started(sweep: Sweep) -> int:
 
 def damage(sweep: Sweep) -> Callable[[], None]:
     """Give the second cell's data labels out of range; a function that mends them."""
-    prepare_data(sweep.plan, sweep.home.cache, print)
+    prepare_here(sweep.plan, sweep.home.cache)
     damaged = sweep.plan.trial(sweep.plan.cells[1], 0, 1, "confirm").data
     path = sweep.home.cache / f"data-{damaged}" / "distilled_labels.npy"
     good = np.load(path)
@@ -46,10 +47,6 @@ def damage(sweep: Sweep) -> Callable[[], None]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, prepared_cache: Path, ray_here: None) -> tuple[Path, Sweep]:
     """A home with the tiny space swept twice: `there` on Ray, `here` in this process."""
-    import shutil
-
-    from tests.conftest import TINY
-
     home = tmp_path_factory.mktemp("swept") / "home"
     shutil.copytree(prepared_cache, home / "cache")
     Sweep.from_space(TINY, name="here", home=home).run(RunOptions(local=True))

@@ -11,6 +11,7 @@ import torch
 
 from orchestrator import RunOptions, Sweep
 from search_spaces import ConfigError, load_space
+from tests.conftest import prepare_here
 from trainables.arrays import load_arrays
 from trainables.data.real import load_digits, normalise
 from trainables.data.teacher import load_teacher
@@ -85,6 +86,7 @@ def prepared(space: dict[str, Any], home: Path, **settings: Any) -> dict[int, np
     space |= {"scientific": {"loss": ["kl"], "teacher.epoch": [0, 1, 2]}, "replicates": 1, **settings}
     space.pop("nuisance", None)
     sweep = Sweep.from_space(space, home=home)
+    prepare_here(sweep.plan, sweep.home.cache)
     sweep.run(RunOptions(local=True, tracking_uri="off", force="weights" in str(space["teacher"])))
     epochs = {cell.label: cell.context["teacher.epoch"] for cell in sweep.plan.cells}
     return {e: load_arrays(sweep.plan.data_keys[label], sweep.home.cache)["bank_logits"] for label, e in epochs.items()}
@@ -116,7 +118,9 @@ def test_early_files_may_know_nothing_if_a_later_one_knows_something(
     space = {**tiny, "teacher": str(tmp_path / "model_{epoch}.pth"), "fixed": SMALL, "replicates": 1}
     space["scientific"] = {"loss": ["kl"], "teacher.epoch": [0, 1, 2]}
     del space["nuisance"]
-    table = Sweep.from_space(space, home=home).run(RunOptions(local=True, tracking_uri="off")).table
+    sweep = Sweep.from_space(space, home=home)
+    prepare_here(sweep.plan, sweep.home.cache)
+    table = sweep.run(RunOptions(local=True, tracking_uri="off")).table
     assert set(table.status) == {"finished"}
     refused = Sweep.from_space({**space, "scientific": {"loss": ["kl"], "teacher.epoch": [0, 1]}}, home=home, name="x")
     with pytest.raises(ConfigError, match="near chance"):

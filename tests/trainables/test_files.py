@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from orchestrator import RunOptions, Sweep
 from orchestrator.cli import app
 from search_spaces import ConfigError, load_space
+from tests.conftest import prepare_here
 from tests.trainables.formats import builders
 from tests.trainables.formats.builders import SIZE, C, write_store
 from trainables.arrays import load_arrays
 from trainables.data.whitening import fit_whitening
 from trainables.networks import ModelShape, make_model
-from trainables.prepare import prepare
 from trainables.trees import list_tree
 
 
@@ -36,10 +36,9 @@ def space(tree: Path) -> dict[str, Any]:
 
 
 def run(space: dict[str, Any], home: Path) -> tuple[Sweep, dict[str, np.ndarray], dict[str, Any]]:
-    """The sweep, its arrays and what is known of its data, which are prepared in this process (it has torch anyway)."""
+    """The sweep, its arrays and what is known of its data."""
     sweep = Sweep.from_space(space, home=home)
-    for key, recipe in sweep.plan.recipes.items():
-        prepare(key, recipe, sweep.home.cache, lambda text: None)
+    prepare_here(sweep.plan, sweep.home.cache)
     table = sweep.run(RunOptions(local=True, tracking_uri="off", force=True)).table
     assert (table.status == "finished").all()
     ((key, about),) = sweep.facts["data"].items()
@@ -271,8 +270,7 @@ def test_datasets_can_be_an_axis(space: dict[str, Any], tmp_path: Path) -> None:
     one = {**space["data"], "distilled": str(builders.gift(tmp_path / "set", None))}
     space["data"] = {"one": one, "two": {"real": "digits", "distilled": {"ipc": 2}}}
     sweep = Sweep.from_space(space, home=tmp_path / "home")
-    for key, recipe in sweep.plan.recipes.items():
-        prepare(key, recipe, sweep.home.cache, lambda text: None)
+    prepare_here(sweep.plan, sweep.home.cache)
     table = sweep.run(RunOptions(local=True, tracking_uri="off", force=True)).table
     assert set(table.dataset) == {"one", "two"}
     assert len(sweep.plan.recipes) == 2
@@ -293,6 +291,7 @@ def test_draws_of_the_data_are_a_factor(tiny: dict[str, Any], home: Path) -> Non
     tiny["scientific"] = {"loss": ["kl"]}
     del tiny["nuisance"]
     sweep = Sweep.from_space(tiny, home=home)
+    prepare_here(sweep.plan, sweep.home.cache)
     table = sweep.run(RunOptions(local=True, tracking_uri="off")).table
     assert table.data_seed.tolist() == [0, 1]
     first, second = (load_arrays(key, sweep.home.cache) for key in sweep.plan.recipes)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from orchestrator import RunOptions, Sweep
 from orchestrator.plan import Plan
 from search_spaces import ConfigError, load_space
-from tests.conftest import TINY
+from tests.conftest import TINY, prepare_here
 from trainables.arrays import load_arrays
 from trainables.augment import COLUMNS, Augmentation, render
 from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig
@@ -143,7 +143,9 @@ def test_label_sources_can_be_an_axis(home: Path, tiny: dict[str, Any]) -> None:
     tiny["fixed"] |= {"epochs": 2}
     tiny["replicates"] = 1
     del tiny["nuisance"]
-    table = Sweep.from_space(tiny, home=str(home)).run(RunOptions(local=True, tracking_uri="off")).table
+    sweep = Sweep.from_space(tiny, home=str(home))
+    prepare_here(sweep.plan, sweep.home.cache)
+    table = sweep.run(RunOptions(local=True, tracking_uri="off")).table
     assert set(table.labels) == {"bank", "online", "hard"}
     assert (table.status == "finished").all()
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from orchestrator import RunOptions, Sweep
 from search_spaces import ConfigError, load_space
+from tests.conftest import prepare_here
 from trainables.arrays import load_arrays
 from trainables.augment import Augmentation
 from trainables.data.distilled import choose_random
@@ -110,6 +111,7 @@ def test_what_is_sent_is_what_labels_are_made_of() -> None:
 def run(space: dict[str, Any], home: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Cache entry and facts of each variant."""
     sweep = Sweep.from_space(space, home=home)
+    prepare_here(sweep.plan, sweep.home.cache)
     table = sweep.run(RunOptions(local=True, tracking_uri="off", force=True)).table
     assert set(table.status) == {"finished"}
     keys = {cell.context.get("variant"): sweep.plan.data_keys[cell.label] for cell in sweep.plan.cells}

@@ -12,6 +12,7 @@ from torch import nn
 
 from orchestrator import RunOptions, Sweep
 from search_spaces import ConfigError, load_space
+from tests.conftest import prepare_here
 from trainables.data.distilled import choose_random
 from trainables.data.rded import make_rded, random_crops, stitch
 from trainables.data.real import RealData, load_digits, normalise
@@ -101,6 +102,7 @@ def test_the_space_runs_and_random_sets_keep_their_key(tiny: dict[str, Any], hom
     small = [f"{key}={value}" for key, value in {"fixed.epochs": 4, "fixed.views": 4, "replicates": 2}.items()]
     small += ["scientific.loss=[kl]", "scientific.temperature=[4]", "early_stopping=null", "teacher.train.epochs=4"]
     sweep = Sweep.from_space("digits-rded", overrides=small, home=home)
+    prepare_here(sweep.plan, sweep.home.cache)
     table = sweep.run(RunOptions(local=True, tracking_uri="off")).table
     assert (table.status == "finished").all()
     (about,) = sweep.facts["data"].values()

@@ -11,6 +11,7 @@ import torch
 from orchestrator import RunOptions, Sweep
 from orchestrator.prepare import doubts_about
 from search_spaces import ConfigError, load_space
+from tests.conftest import prepare_here
 from trainables.arrays import load_arrays
 from trainables.data.real import load_digits, normalise
 from trainables.data.teacher import load_teacher
@@ -28,6 +29,7 @@ def checkpoint(prepared_cache: Path, tmp_path: Path) -> Path:
 
 def prepared(space: dict[str, Any], home: Path) -> tuple[Sweep, dict[str, Any]]:
     sweep = Sweep.from_space(space, home=home)
+    prepare_here(sweep.plan, sweep.home.cache)
     sweep.run(RunOptions(local=True, tracking_uri="off"))
     ((key, about),) = sweep.facts["data"].items()
     return sweep, {**load_arrays(key, sweep.home.cache), "about": about}

@@ -12,6 +12,7 @@ from PIL import Image
 
 from orchestrator import RunOptions, Sweep
 from search_spaces import ConfigError, load_space
+from tests.conftest import prepare_here
 from trainables.data.decode import decode_tree
 from trainables.data.real import load_parts, normalise
 from trainables.trees import list_tree
@@ -153,6 +154,7 @@ def test_a_sweep_on_a_tree_equals_one_on_its_copy(tmp_path: Path) -> None:
     for name in ("here", "there"):
         root = write_tree(tmp_path / name, ["dark", "bright"], per_class=12)
         sweep = Sweep.from_space(space(root), home=tmp_path / f"home-{name}")
+        prepare_here(sweep.plan, sweep.home.cache)
         tables.append(sweep.run(RunOptions(local=True, tracking_uri="off")).table.drop(columns="train_s"))
     assert tables[0].equals(tables[1]), "trial ids and metrics do not depend on where the files lie"
     assert (tables[0].status == "finished").all()
