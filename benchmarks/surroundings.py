@@ -12,16 +12,20 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 #: Ray names a worker by its actor, or by the method that it runs: StudentTrainable, ResourceTrainable.train.
 WORKER = re.compile(rb"ray::\w*Trainable")
 
 #: Longest time for a server to start, on however busy a machine; seconds.
 START_S = 280.0
+T = TypeVar("T")
+#: How often a Ray node is started before it is an error.
+STARTS = 5
 
 
 def free_port() -> int:
@@ -90,6 +94,14 @@ def own_ray_folder() -> Iterator[Path]:
             os.environ.update({"RAY_TMPDIR": before} if before else {})
 
 
+def patiently(start: Callable[[], T]) -> T:
+    """What a function starts; again if Ray gave up, which it does after 30 seconds, however busy the machine is."""
+    for _ in range(STARTS - 1):
+        with suppress(Exception):  # Ray raises nothing more special; the last try says what it is
+            return start()
+    return start()
+
+
 class Cluster:
     """Three Ray nodes on this machine: a head without CPUs and two workers with one each."""
 
@@ -98,8 +110,8 @@ class Cluster:
         from ray.cluster_utils import Cluster as RayCluster
 
         head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": None}
-        self._cluster = RayCluster(initialize_head=True, head_node_args=head)
-        self._workers = [self._cluster.add_node(num_cpus=1) for _ in range(2)]
+        self._cluster = patiently(lambda: RayCluster(initialize_head=True, head_node_args=head))
+        self._workers = [patiently(lambda: self._cluster.add_node(num_cpus=1)) for _ in range(2)]
 
     @property
     def address(self) -> str:
@@ -110,7 +122,7 @@ class Cluster:
         """A worker node vanishes with all its processes, and another one joins."""
         lost = self._workers.pop(which.randrange(len(self._workers)))
         self._cluster.remove_node(lost, allow_graceful=False)
-        self._workers.append(self._cluster.add_node(num_cpus=1))
+        self._workers.append(patiently(lambda: self._cluster.add_node(num_cpus=1)))
 
     def worker_pids(self) -> list[int]:
         """Processes of these nodes, and of no other cluster on the machine, in which trials run."""
