@@ -33,6 +33,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["typer", "pydantic", "search_spaces.loader", "orchestrator.sweep", "numpy"])
 def test_ctrl_c_is_one_line_and_130_whatever_is_being_loaded(module: str) -> None:
     command = [sys.executable, "-c", INTERRUPTED_AT, module, "plan", "digits"]
@@ -88,6 +89,7 @@ def test_the_ui_leaves_no_server_behind(kind: signal.Signals, call: Call, home: 
         process.kill()
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_written_and_has_the_documented_keys(call: Call, space: str, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 
@@ -115,6 +117,7 @@ def test_json_is_all_that_is_written_and_has_the_documented_keys(call: Call, spa
     assert not {key for key in keys if f"`{key}`" not in page}, "docs/json.md names every key"
 
 
+@pytest.mark.slow
 def test_compare_lists_the_settings_in_which_two_sweeps_differ(call: Call, space: str) -> None:
     small = ("--local", "--tracking-uri", "off", "--set", "nuisance=null", "--set", "scientific.loss=[ce]")
     for name, changes in (("a", ()), ("b", ("--set", "fixed.batch_size=40")), ("c", ())):
@@ -125,6 +128,7 @@ def test_compare_lists_the_settings_in_which_two_sweeps_differ(call: Call, space
     assert "No setting differs." in call("compare", "a", "c")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -147,6 +151,7 @@ def test_early_stopping_that_can_stop_nothing_is_said_by_plan_and_by_run(
     assert f"was asked for, but could stop nothing: {reason}" in text
 
 
+@pytest.mark.slow
 def test_the_shell_completes_names_of_spaces_and_sweeps_without_loading_pandas(home: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (home / "sweeps" / name).mkdir(parents=True)

@@ -162,6 +162,7 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_impossible_records_are_refused_and_their_line_is_named(swept: Sweep) -> None:
     genuine = swept.folder.journal.read_bytes()
     for name, changes in IMPOSSIBLE.items():
@@ -175,6 +176,7 @@ def test_impossible_records_are_refused_and_their_line_is_named(swept: Sweep) ->
             assert len(refused.value.problems) == 1
 
 
+@pytest.mark.slow
 def test_a_record_that_is_no_mapping_is_damaged_and_not_a_crash(swept: Sweep, caplog: pytest.LogCaptureFixture) -> None:
     import zlib
 
@@ -197,6 +199,7 @@ def changed(plan: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -222,6 +225,7 @@ def test_an_impossible_plan_is_one_message(path: str, value: Any, swept: Sweep) 
     assert path.split("/")[-1] in str(refused.value) or path == "space"
 
 
+@pytest.mark.slow
 def test_a_sweeps_folder_with_links_is_not_written_to(swept: Sweep, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

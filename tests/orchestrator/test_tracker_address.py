@@ -115,6 +115,7 @@ def listener() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 def test_a_colleagues_folder_does_not_send_credentials_anywhere(
     home: Path,
