@@ -12,7 +12,7 @@ view hold for every training. What trainings share with a view is then not only 
 Source of the operations: differentiable siamese augmentation (Zhao and Bilen 2021, arXiv:2102.08259) with the ranges of its
 released code (`align_corners`, which differs between codes, does not matter to maps without a shift); CutMix (Yun et al. 2019, arXiv:1905.04899);
 MixUp (Zhang et al. 2018, arXiv:1710.09412); random resized crop (Szegedy et al. 2015). Operation by operation the pixels are
-those of the published formulas, up to rounding (tests/trainables/test_published_augmentation.py).
+those of the published formulas, up to rounding (tests/trainables/test_as_published.py).
 """
 
 from __future__ import annotations

@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from benchmarks.reference import augment_as_gift
+from benchmarks.reference import GIFT_LOSSES, TEMPERATURE, augment_as_gift
+from search_spaces.settings import Fixed
 from trainables.augment import COLUMNS, Augmentation, augment
+from trainables.config import KNOBS, canonical_loss
+from trainables.losses import compare, make_target
 from trainables.seeding import make_generator
 
 N, SIZE, TOLERANCE = 24, 32, {"atol": 1e-4, "rtol": 0}
@@ -176,3 +179,25 @@ def test_views_have_the_distribution_of_the_released_chain() -> None:
     assert min(p_values(20, 0).values()) > 0.01
     assert p_values(None, 0)["blur"] < 1e-6
     assert p_values(20, -2)["std"] < 1e-6
+
+
+@pytest.mark.parametrize("name", GIFT_LOSSES)
+def test_losses_have_the_gradients_of_the_released_code(name: str) -> None:
+    """GIFT's eight, at its temperature and weights; values may differ by a constant (entropy of the label) or a factor.
+
+    AdamW takes no notice of a constant factor; cosine and mse are compared to the factor 1.
+    """
+    generator = torch.Generator().manual_seed(0)
+    teacher, start = (3 * torch.randn(8, 10, generator=generator) for _ in range(2))
+    hard = torch.randint(10, (8,), generator=generator)
+    fixed = {**Fixed().model_dump(include=set(KNOBS)), "temperature": TEMPERATURE if name == "kl" else 1.0}
+    loss, knobs, _ = canonical_loss(name, fixed)
+    gradients = []
+    for released in (True, False):
+        student = start.clone().requires_grad_()
+        if released:
+            value = GIFT_LOSSES[name](student, teacher, hard)
+        else:
+            value = compare(loss, student, make_target(loss, teacher, hard, knobs), hard, knobs)
+        gradients += torch.autograd.grad(value, student)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-8)
