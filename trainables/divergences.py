@@ -7,10 +7,14 @@ differentiable in s. A vector without direction (zero, or constant where a mean 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+#: A vector shorter than this has no direction.
+SHORTEST: Final = 1e-6
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -64,7 +68,7 @@ def mean_squared_error(logits: Tensor, targets: Tensor) -> Tensor:
 def cosine_distance(logits: Tensor, targets: Tensor) -> Tensor:
     """One minus the mean cosine of student outputs and target directions.
 
-    L = 1 - (1 / B) sum_b <s_b, u_b> / (|s_b| |u_b|); a zero vector has cosine 0
+    L = 1 - (1 / B) sum_b <s_b, u_b> / (|s_b| |u_b|); a zero vector has cosine 0, and there the gradient is -u_b / (B |u_b|)
 
     Args:
         logits: Student outputs s, (B, C).
@@ -75,7 +79,17 @@ def cosine_distance(logits: Tensor, targets: Tensor) -> Tensor:
 
     Source: Shang et al. 2025, arXiv:2405.14736 (GIFT).
     """
-    return 1 - (F.normalize(logits, dim=1) * F.normalize(targets, dim=1)).sum(dim=1).mean()
+    return 1 - (direction(logits, dim=1) * direction(targets, dim=1)).sum(dim=1).mean()
+
+
+def direction(x: Tensor, *, dim: int, shortest: float | Tensor = SHORTEST) -> Tensor:
+    """Vectors divided by their length, and those no longer than `shortest` as they are.
+
+    The gradient of x / |x| grows as 1 / |x|. A student whose last layer is zero begins at x = 0, where dividing by a tiny number instead
+    would give a gradient of 1e12 and one step to nowhere; here it is 1 at x = 0, and at most 1 / shortest anywhere.
+    """
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / torch.where(length <= shortest, 1.0, length)
 
 
 def hard_cross_entropy(logits: Tensor, hard: Tensor) -> Tensor:
@@ -170,9 +184,12 @@ def correlation_distance(logits: Tensor, targets: Tensor, *, temperature: float 
 
 
 def _correlation(a: Tensor, b: Tensor, *, dim: int) -> Tensor:
-    """Mean Pearson correlation along a dimension."""
-    a, b = (x - x.mean(dim=dim, keepdim=True) for x in (a, b))
-    return (F.normalize(a, dim=dim) * F.normalize(b, dim=dim)).sum(dim=dim).mean()
+    """Mean Pearson correlation along a dimension; what differs from its mean by rounding alone is constant."""
+    around = []
+    for x in (a, b):
+        noise = SHORTEST * torch.linalg.vector_norm(x.detach(), dim=dim, keepdim=True)
+        around.append(direction(x - x.mean(dim=dim, keepdim=True), dim=dim, shortest=noise))
+    return (around[0] * around[1]).sum(dim=dim).mean()
 
 
 def brier_distance(logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:

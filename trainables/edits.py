@@ -44,11 +44,13 @@ def swap_with_smallest(logits: Tensor, k: int) -> Tensor:
 def keep_largest(logits: Tensor, k: int) -> Tensor:
     """Logits with -inf, probability 0, in all but the k largest classes; as they are for k = 0 and k = C.
 
+    Of equal logits at the edge the first classes are kept, as where a label bank keeps k logits of each row.
+
     Args:
         logits: (B, C).
         k: 0 to C.
     """
     if k in (0, logits.shape[1]):
         return logits
-    values, classes = logits.topk(k, dim=1)
-    return torch.full_like(logits, -math.inf).scatter(1, classes, values)
+    classes = logits.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return torch.full_like(logits, -math.inf).scatter(1, classes, logits.gather(1, classes))

@@ -54,7 +54,7 @@ def _multistep(epoch: int, epochs: int) -> float:
 #: Share of the full rate in an epoch, counted from 0 of `epochs`.
 _SCHEDULES: Final[Mapping[str, Callable[[int, int], float]]] = {
     "multistep": _multistep,
-    "step_half": lambda epoch, epochs: 0.1 if epoch >= max(1, epochs // 2) else 1.0,  # DC, MTT, the DD Challenge
+    "step_half": lambda epoch, epochs: 0.1 if epoch > epochs // 2 + 1 else 1.0,  # see `rate_share`
     "cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / epochs)) / 2,
     "half_cosine": lambda epoch, epochs: (1 + math.cos(math.pi * epoch / epochs / 2)) / 2,  # RDED: ends at a half
     "linear": lambda epoch, epochs: 1 - epoch / epochs,
@@ -64,6 +64,9 @@ _SCHEDULES: Final[Mapping[str, Callable[[int, int], float]]] = {
 
 def rate_share(name: str, epoch: int, *, epochs: int, warmup_epochs: int = 0) -> float:
     """Share of the full learning rate in an epoch.
+
+    step_half is DC's, MTT's and the DD Challenge's: their loops count epochs from 0 and cut the rate after number E // 2 + 1 has been
+    trained, so the first epoch at a tenth is E // 2 + 2 of E. (They also begin a new optimizer there, without its momentum.)
 
     Args:
         name: A name of SCHEDULES.

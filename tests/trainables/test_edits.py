@@ -71,3 +71,12 @@ def test_a_direction_has_no_label_temperature() -> None:
 def test_an_impossible_edit_is_refused(knob: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(knob))):
         loss_value("kl", T, T, torch.tensor([1, 3]), **knob)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_ties_at_the_edge_are_cut_in_a_trial_as_in_a_bank(k: int) -> None:
+    """Of equal logits the first classes stay, in both."""
+    logits = torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0, 2.0], [0.0] * 6, [3.0, 1.0, 1.0, 1.0, 1.0, 3.0]])
+    packed, _ = pack_logits(logits.numpy(), label_format="float32", top_k=k)
+    kept = torch.zeros(3, 6, dtype=torch.bool).scatter(1, torch.from_numpy(packed["bank_kept"]).long(), True)
+    assert torch.equal(keep_largest(logits, k).isfinite(), kept)

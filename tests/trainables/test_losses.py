@@ -177,3 +177,33 @@ def test_canonical_form_is_idempotent() -> None:
     knobs = {"temperature": 1.0, "refinement": 0.0, "smoothing": 0.1, "scale_t2": True, "ce_weight": 0.0}
     assert canonical_loss("soft_ce_ce", knobs)[:2] == ("kl", {"temperature": 1.0, "refinement": 0.0})
     assert canonical_loss("mse_ce", knobs)[:2] == ("mse", {"refinement": 0.0})
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_of_a_student_that_begins_at_zero_is_of_the_size_of_the_others(name: str) -> None:
+    """A zero last layer gives rows of zeros, where a direction is not defined; it was 1e12 / B there."""
+    teacher = 3 * torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+    for rows in (torch.zeros(16, 5), torch.full((16, 5), 1e-20), torch.ones(16, 5)):
+        student = rows.requires_grad_(True)
+        loss_value(name, student, teacher, torch.arange(16) % 5).backward()
+        assert student.grad is not None
+        assert student.grad.isfinite().all()
+        assert student.grad.abs().max() < 1
+    if name == "cosine":
+        assert (zero_gradient(name, teacher) * teacher).sum() < 0, "a step from zero goes towards the teacher"
+
+
+def zero_gradient(name: str, teacher: torch.Tensor) -> torch.Tensor:
+    student = torch.zeros_like(teacher, requires_grad=True)
+    loss_value(name, student, teacher, torch.arange(len(teacher)) % 5).backward()
+    assert student.grad is not None
+    return student.grad
+
+
+@pytest.mark.parametrize("length", [1e-5, 1e-2, 1.0, 1e4])
+def test_the_cosine_is_torchs_wherever_a_row_has_a_direction(length: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(8, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    student = length * torch.nn.functional.normalize(student, dim=1)
+    expected = 1 - torch.nn.functional.cosine_similarity(student, teacher, dim=1, eps=1e-12).mean()
+    torch.testing.assert_close(loss_value("cosine", student, teacher, torch.arange(8) % 5), expected)

@@ -76,3 +76,13 @@ def test_unknown_names_are_refused() -> None:
         make_optimizer("adamx", model, lr=0.5, weight_decay=0, momentum=None)
     with pytest.raises(ValueError, match="unknown schedule 'cosin'"):
         rate_share("cosin", 0, epochs=2)
+
+
+@pytest.mark.parametrize("epochs", [10, 11, 1000])
+def test_step_half_is_the_loop_that_it_names(epochs: int) -> None:
+    """for e in range(E + 1): train; if e == E // 2 + 1: rate *= 0.1, of which the first E epochs."""
+    rate, rates = 1.0, []
+    for epoch in range(epochs):
+        rates.append(rate)
+        rate *= 0.1 if epoch == epochs // 2 + 1 else 1.0
+    assert [rate_share("step_half", epoch, epochs=epochs) for epoch in range(epochs)] == rates
