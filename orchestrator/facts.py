@@ -18,6 +18,7 @@ from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effec
 from orchestrator.landscape.values import levels_of
 from orchestrator.plan import Plan, why_nothing_stops
 from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, sweep_cost_s
+from orchestrator.students import require_buildable
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
 from search_spaces.files import real_content, sampled, test_images
@@ -31,6 +32,7 @@ ALPHA: Final = 0.05
 def plan_facts(sweep: Sweep, *, probe: bool, say: Say) -> dict[str, Any]:
     """What a space asks for; nothing is trained unless `probe` (then one short trial per class of cost)."""
     plan = sweep.plan
+    require_buildable(plan, sweep.home.cache, say)
     return {
         "name": plan.name,
         "trials": plan.trial_counts,

@@ -18,7 +18,7 @@ from typing import Any
 from orchestrator.stored import problem_of_plan
 from search_spaces import ConfigError
 from search_spaces.settings import NAME_PATTERN
-from trainables.paths import below
+from trainables.paths import below, permitted
 
 DEFAULT_HOME = "lossatlas-home"
 #: Sweeps that a message lists; of more, those with a similar name.
@@ -220,7 +220,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)
+        Path(file.name).chmod(permitted(0o666))
         Path(file.name).replace(path)
     except BaseException:
         Path(file.name).unlink(missing_ok=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from search_spaces import ConfigError
 from search_spaces.files import check_stated
+from trainables.documents import read_yaml
+from trainables.isolated import look_apart
 from trainables.sidecar import STATED, sidecar_of, write_sidecar
 
 
@@ -24,15 +24,19 @@ def inspect_file(path: Path, *, full: bool, stated: Sequence[str]) -> dict[str, 
     Raises:
         ConfigError: If the path is nothing that is known, or a key or value is not allowed.
     """
-    from trainables.formats.inspect import inspect_path  # loads torch
+
+    def look() -> dict[str, Any]:
+        from trainables.formats.inspect import inspect_path  # loads torch
+
+        return inspect_path(path, full=full)
 
     try:
-        facts = inspect_path(path, full=full)
+        facts: dict[str, Any] = look_apart(path, look)
         if stated:
             given = _parsed(stated)
             check_stated(facts["stated"] | given, "--set")
             write_sidecar(path, given)
-            facts = inspect_path(path, full=full)
+            facts = look_apart(path, look)
     except (ValueError, OSError) as err:
         raise ConfigError(str(err)) from err
     try:
@@ -49,8 +53,8 @@ def _parsed(stated: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise ValueError(f"--set {text}: give KEY=VALUE, such as --set pixel_space=raw01.")
         try:
-            found[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as err:
+            found[key.strip()] = read_yaml(value)
+        except ValueError as err:
             raise ValueError(f"--set {text}: the value is not YAML: {' '.join(str(err).split())}.") from err
     return found
 

@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV
+from typing import Any, Final
 
 from orchestrator.home import write_json
 from orchestrator.plan import Plan
@@ -17,6 +18,8 @@ from trainables.arrays import entry_of, is_intact
 from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig, cost_class
 from trainables.drafts import read_about
 
+#: How a reader ends that crashes in native code, or that the system ends because memory ran out.
+_CRASHES: Final = {-number: number.name for number in (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGKILL)}
 Say = Callable[[str], None]
 
 
@@ -41,8 +44,9 @@ def prepare_recipes(
     """
     if all(is_intact(entry_of(key, cache)) for key in recipes):
         return {key: read_about(entry_of(key, cache)) for key in recipes}
+    cache.mkdir(parents=True, exist_ok=True)
     options = ["--leave-labels"] if leave_labels else []
-    about: dict[str, dict[str, Any]] = json.loads(_run_module("trainables.prepare", recipes, cache, say, *options))
+    about: dict[str, dict[str, Any]] = json.loads(run_module("trainables.prepare", recipes, cache, say, *options))
     return about
 
 
@@ -57,7 +61,7 @@ def fetch_real(wanted: Sequence[Mapping[str, Any]], cache: Path, say: Say) -> No
     Raises:
         ConfigError: If they cannot be had.
     """
-    _run_module("trainables.prepare.fetch", [dict(one) for one in wanted], cache, say)
+    run_module("trainables.prepare.fetch", [dict(one) for one in wanted], cache, say)
 
 
 def doubts_about(about: Mapping[str, Any]) -> list[str]:
@@ -91,12 +95,13 @@ def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]
 
     A trial that cannot be probed has no entry: it will say what is wrong with it when it is run.
     """
+    cache.mkdir(parents=True, exist_ok=True)
     costs = cached_costs(plan, cache)
     for name, config in cost_classes(plan).items():
         if name not in costs:
             say(f"probe: seconds and memory of one {config.student} trial")
             try:
-                costs[name] = json.loads(_run_module("trainables.probe", config.as_dict(), cache, lambda text: None))
+                costs[name] = json.loads(run_module("trainables.probe", config.as_dict(), cache, lambda text: None))
             except RuntimeError as err:
                 say(f"the probe failed, so the cost is unknown: {str(err).splitlines()[-1]}")
                 continue
@@ -108,9 +113,10 @@ def seconds_together(config: TrialConfig, trials: int, cache: Path) -> float | N
     """Seconds per trial where so many alike run side by side, each in a process of its own; None if that fails. Cached."""
     path = cache / f"probe-{cost_class(config)}-x{trials}.json"
     if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(trials) as pool:
             runs = [
-                pool.submit(_run_module, "trainables.probe", config.as_dict(), cache, lambda text: None)
+                pool.submit(run_module, "trainables.probe", config.as_dict(), cache, lambda text: None)
                 for _ in range(trials)
             ]
         if any(run.exception() is not None for run in runs):
@@ -143,9 +149,23 @@ def sweep_cost_s(plan: Plan, costs: Mapping[str, Mapping[str, float]]) -> float 
     return sum(costs[name]["trial_s"] * per_cell for name in names)
 
 
-def _run_module(module: str, request: object, cache: Path, say: Say, *options: str) -> str:
-    """Run a module with JSON on its standard input; its last line of output. Lines on stderr are passed to `say`."""
-    cache.mkdir(parents=True, exist_ok=True)
+def run_module(module: str, request: object, cache: Path, say: Say, *options: str) -> str:
+    """Run a module of ours in a process of its own.
+
+    Args:
+        module: Its name.
+        request: Written as JSON to its standard input.
+        cache: Its first argument.
+        say: Told each line of its standard error.
+        options: Its further arguments.
+
+    Returns:
+        The last line of its output.
+
+    Raises:
+        ConfigError: With that line, if the module refuses the request, or if it crashed while it prepared data.
+        RuntimeError: If it ended in another way, with its last lines.
+    """
     process = subprocess.Popen(
         command_of(module, str(cache), *options),
         env=safe_environment(),
@@ -171,6 +191,11 @@ def _run_module(module: str, request: object, cache: Path, say: Say, *options: s
             raise
     if process.returncode == 2:
         raise ConfigError(output.strip().splitlines()[-1])
+    if process.returncode in _CRASHES and module == "trainables.prepare":
+        raise ConfigError(
+            f"{module} was ended by {_CRASHES[process.returncode]}: a file that it read is damaged or made to harm, or memory "
+            f"ran out; `lossatlas inspect` looks at a file on its own. It last said: {(told or ['nothing'])[-1]}"
+        )
     if process.returncode:
         last = "\n".join(told[-20:])
         raise RuntimeError(f"{module} ended with status {process.returncode}; its last lines:\n{last}")

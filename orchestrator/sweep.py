@@ -21,6 +21,7 @@ from orchestrator.plan import AUTO, Plan, difference
 from orchestrator.prepare import Say, doubts_about, fetch_real, prepare_data, probe_costs, unusable_labels
 from orchestrator.recipes import TO_DOWNLOAD
 from orchestrator.records import read_records
+from orchestrator.students import require_buildable
 from orchestrator.table import tidy_table
 from orchestrator.tracking.address import TRACKERS, agree, public_uri, require_agreed, sqlite_path
 from search_spaces import ConfigError, Space, load_space
@@ -367,6 +368,7 @@ class Sweep:
             return
         from orchestrator.cluster import foreign_address
 
+        require_buildable(self.plan, self.home.cache, self.say)
         leave_labels = not options.local and foreign_address(options.address) is not None
         self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say, leave_labels=leave_labels)
         self._self_test(force=options.force)

@@ -19,6 +19,8 @@ from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
 _DOTTED: Final = ("data", "teacher", "validation", "projector")
 DEFAULT_DRAWS: Final = 4
 MAX_DRAWS: Final = 1024
+#: Values of an axis, and problems that are told.
+MOST_LEVELS: Final = 1000
 TUNABLE: Final = ("lr", "weight_decay", "momentum", "batch_size", "width")
 
 
@@ -97,6 +99,8 @@ class _Checks:
         for key, values in axes.items():
             if not isinstance(values, list) or not values:
                 self.problems.append(f"scientific.{key}: an axis is a list of at least one value, got {values!r}.")
+            elif len(values) > MOST_LEVELS:
+                self.problems.append(f"scientific.{key}: an axis has at most {MOST_LEVELS} values, got {len(values)}.")
             elif key != "loss":
                 self._axis(key, values)
         return {key: values for key, values in axes.items() if isinstance(values, list)}
@@ -208,8 +212,12 @@ class _Checks:
             if key not in LOSS_KNOBS[loss]:
                 self.problems.append(f"{where}.{key}: {loss} has no such knob; it has {list(LOSS_KNOBS[loss])}.")
                 continue
-            if not values:
-                self.problems.append(f"{where}.{key}: an empty list has no values.")
+            if not 0 < len(values) <= MOST_LEVELS:
+                how_many = (
+                    f"at most {MOST_LEVELS} values, got {len(values)}." if values else "an empty list has no values."
+                )
+                self.problems.append(f"{where}.{key}: {how_many}")
+                continue
             for value in values:
                 if value is None:
                     self.problems.append(f"{where}.{key}: null is no value.")

@@ -11,6 +11,8 @@ from search_spaces.texts import printable
 _BREAKS = re.compile(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 #: Of one problem; longer ones are cut in the middle.
 MOST_CHARACTERS = 1000
+#: That are told at once.
+MOST_PROBLEMS = 200
 
 
 class ConfigError(ValueError):
@@ -21,7 +23,9 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, problems: Sequence[str] | str) -> None:
-        self.problems = [_shortened(p) for p in ([problems] if isinstance(problems, str) else problems)]
+        told = [problems] if isinstance(problems, str) else list(problems)
+        more = [f"... and {len(told) - MOST_PROBLEMS} more problems."] if len(told) > MOST_PROBLEMS else []
+        self.problems = [_shortened(problem) for problem in [*told[:MOST_PROBLEMS], *more]]
         super().__init__("\n".join(self.problems))
 
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from search_spaces.checks import check_document
 from search_spaces.errors import ConfigError
 from search_spaces.files import look_again
 from search_spaces.space import Space, named_datasets, put
+from trainables.documents import read_yaml
 
 _PATH_AXES: Final = (
     "data.distilled.path",
@@ -23,7 +22,6 @@ _PATH_AXES: Final = (
     "projector.text",
 )
 MOST_BYTES: Final = 1_000_000
-MOST_VALUES: Final = 100_000
 _HERE: Final = Path(__file__).parent
 _FRACTION: Final = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 _EXPONENT: Final = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
@@ -121,34 +119,12 @@ def _read(space: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if (size := path.stat().st_size) > MOST_BYTES:
         raise ConfigError(f"{path}: {size} bytes; a space file has at most {MOST_BYTES}.")
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)
-        _refuse_bombs(document, path)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as err:
+        document = read_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as err:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(err).split())}") from err
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a space is a mapping of keys, got {type(document).__name__}; see docs/space.md.")
     return path.name, document
-
-
-def _refuse_bombs(document: Any, path: Path) -> None:
-    """Aliases of aliases make a small file a huge document, long before anything looks at it.
-
-    Raises:
-        ConfigError: If there are more than MOST_VALUES values when all aliases are spelled out.
-    """
-    counts: dict[int, int] = {}
-
-    def count(value: Any) -> int:
-        if not isinstance(value, dict | list):
-            return 1
-        if id(value) not in counts:
-            counts[id(value)] = MOST_VALUES  # an alias of a container in itself
-            inner = [*value, *value.values()] if isinstance(value, dict) else value
-            counts[id(value)] = 1 + sum(map(count, inner))
-        return counts[id(value)]
-
-    if count(document) > MOST_VALUES:
-        raise ConfigError(f"{path}: more than {MOST_VALUES} values, with its aliases spelled out; that is no space.")
 
 
 def _is_file(path: Path) -> bool:
@@ -159,27 +135,14 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-class _NoDuplicates(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys silently; a space refuses them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", node.value[number][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
 def _override(document: dict[str, Any], text: str) -> list[str]:
     """Apply one --set in place; the problems with it."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         return [f"--set {text}: give KEY=VALUE, such as --set replicates=5."]
     try:
-        put(document, tuple(key.strip().split(".")), yaml.safe_load(value))
-    except yaml.YAMLError as err:
+        put(document, tuple(key.strip().split(".")), read_yaml(value))
+    except ValueError as err:
         return [f"--set {text}: the value is not YAML: {' '.join(str(err).split())}"]
     except (AttributeError, TypeError):
         return [f"--set {text}: {key.rpartition('.')[0]} is not a mapping, so it has no keys."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import mmap
+import os
 import shutil
 import tempfile
 import zlib
@@ -15,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from trainables.paths import below
+from trainables.paths import below, permitted
 
 SEAL = "checksums.json"
 ROWS_AT_ONCE: Final = 256
@@ -71,7 +72,8 @@ def only_maker(entry: Path) -> Iterator[None]:
     """Wait until no other process makes this entry, then clear away what a dead one left of it."""
     locks = entry.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with (locks / entry.name).open("w") as file:
+    lock = locks / entry.name
+    with lock.open("a" if os.access(lock, os.W_OK) or not lock.exists() else "r") as file:  # it may be another user's
         fcntl.flock(file, fcntl.LOCK_EX)
         for leftover in entry.parent.glob(f"{entry.name}.*/"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -88,6 +90,7 @@ def new_entry(entry: Path) -> Iterator[Path]:
         seal(folder)
         if entry.exists():
             shutil.rmtree(entry)
+        folder.chmod(permitted(0o777))  # others of the group may share the cache
         folder.replace(entry)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,41 +6,24 @@ distillation repositories. Wrappers (`model`, `state_dict`, `net`) and prefixes 
 
 from __future__ import annotations
 
-import argparse
 import math
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import torch
-from numpy._core.multiarray import scalar as _numpy_scalar
 from torch import Tensor, nn
 
 from trainables.experts import expert_weights, is_buffer
 from trainables.networks import ConvNet, ModelShape, make_model, make_resnet
+from trainables.unpickling import safe_load as safe_load
 
 #: Fewer pixels than any image has: a classifier that wide sees the mean over positions (ConvNetGAP).
 SMALLEST_SIDE: Final = 8
-#: Larger files are mapped instead of read.
-MAPPED_FROM_BYTES: Final = 64 * 2**20
 Weights = dict[str, Tensor]
 _WRAPPERS: Final = ("model", "state_dict", "net")
 _PREFIXES: Final = ("module.", "_orig_mod.")
-#: What published files hold besides tensors: numpy scalars (by both of numpy's names for them) and parsed arguments.
-SAFE_TYPES: Final[list[Any]] = [
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    (_numpy_scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype("int64")),
-    type(np.dtype("float64")),
-    argparse.Namespace,
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +54,6 @@ class Architecture:
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return asdict(self)
-
-
-def safe_load(path: Path) -> Any:
-    """The content of a torch file, without ever running code from it.
-
-    Raises:
-        ValueError: If the file is missing, damaged, or holds anything but tensors, numbers and containers.
-    """
-    try:
-        with torch.serialization.safe_globals(SAFE_TYPES), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is an error anyway
-            is_large = path.stat().st_size > MAPPED_FROM_BYTES and zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_large)
-    except FileNotFoundError as err:
-        raise ValueError(f"{path}: no such file.") from err
-    except pickle.UnpicklingError as err:
-        found = re.search(r"GLOBAL ([\w.]+)|global:? ([\w.]+)|class ([\w.]+)", str(err))
-        name = next((part for part in found.groups() if part and "." in part), "") if found else ""
-        if not name and not _is_pickle(path):
-            raise ValueError(f"{path}: not a readable torch file.") from err
-        what = f" ({name})" if name else ""
-        hint = "; save tensors (torch.from_numpy), not arrays" if name.startswith("numpy") else ""
-        raise ValueError(f"{path}: refused: it holds more than tensors, numbers and containers{what}{hint}.") from err
-    except Exception as err:  # a damaged file can raise anything inside torch's reader
-        raise ValueError(f"{path}: not a readable torch file ({' '.join(str(err).split())[:200]}).") from err
-
-
-def _is_pickle(path: Path) -> bool:
-    """By its first bytes: torch's zip archive or a bare pickle."""
-    with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def read_weights(path: Path, *, expert: int | None = None, epoch: int | None = None) -> Weights:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Final
 
 #: What a name may be that becomes a part of a path: no separator, not hidden, neither "." nor "..".
 _PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+_asking = threading.Lock()
+
+
+def permitted(mode: int) -> int:
+    """A mode of files or folders as the user's umask leaves it; temporary ones are made for their owner alone."""
+    with _asking:  # the only way to ask is to set another
+        umask = os.umask(0o077)
+        os.umask(umask)
+    return mode & ~umask
 
 
 def below(root: Path, *names: str) -> Path:

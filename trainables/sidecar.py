@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import yaml
 
+from trainables.documents import read_yaml
+
 NAME: Final = "lossatlas.yaml"
 LARGEST_BYTES: Final = 100_000
 #: Keys by which a user states what a file cannot tell, and what may be given; under `data.distilled` or in a sidecar.
@@ -49,8 +51,8 @@ def _content(file: Path) -> dict[str, Any]:
     if file.stat().st_size > LARGEST_BYTES:
         raise ValueError(f"{file}: larger than {LARGEST_BYTES} bytes; a sidecar holds a few keys.")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as err:
+        content = read_yaml(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as err:
         raise ValueError(f"{file}: not readable as YAML: {' '.join(str(err).split())}.") from err
     if content is None:
         return {}

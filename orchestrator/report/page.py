@@ -20,6 +20,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.headline import headline, qualifications
 from orchestrator.report.sections import sections
 from orchestrator.table import as_csv
+from trainables.paths import permitted
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --paper: #fff; --line: #d9d9e0; --link: #0b57d0; }
@@ -88,7 +89,7 @@ def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         file.write(text)
-    Path(file.name).chmod(0o644)
+    Path(file.name).chmod(permitted(0o666))
     Path(file.name).replace(path)
 
 

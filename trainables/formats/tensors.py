@@ -7,18 +7,16 @@ DD-Ranking, bare tensors of the ECCV 2024 challenge, FRePo and KIP archives. Eac
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.arrays import ROWS_AT_ONCE
 from trainables.formats.found import Found, kind_of_rows
-from trainables.models import safe_load
+from trainables.unpickling import read_arrays, safe_load
 
 Experiment = tuple[Tensor, Tensor | None, Tensor | None]
 #: Recognised, and refused by name: what each is, by the keys that it has.
@@ -180,11 +178,7 @@ def _learned_rate(beside: Path, path: Path) -> float | None:
 
 def recognise_archive(path: Path) -> Found | None:
     """FRePo's (image, label) and KIP's (images, labels) numpy archives, images (N, H, W, channels)."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as err:
-        raise ValueError(f"{path}: not a readable numpy archive ({' '.join(str(err).split())[:200]}).") from err
+    arrays = read_arrays(path)
     for name, (images_key, labels_key) in {"frepo": ("image", "label"), "kip": ("images", "labels")}.items():
         if images_key in arrays and labels_key not in arrays:
             raise ValueError(f"{path}: its key {labels_key!r} is missing.")
