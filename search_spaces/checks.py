@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -19,8 +20,10 @@ from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
 _DOTTED: Final = ("data", "teacher", "validation", "projector")
 DEFAULT_DRAWS: Final = 4
 MAX_DRAWS: Final = 1024
-#: Values of an axis, and problems that are told.
+#: Values of an axis.
 MOST_LEVELS: Final = 1000
+#: Combinations of all axes and arms; thousands of cells are weeks of training.
+MOST_POINTS: Final = 100_000
 TUNABLE: Final = ("lr", "weight_decay", "momentum", "batch_size", "width")
 
 
@@ -63,6 +66,7 @@ class _Checks:
         if settings is not None and settings.data_seeds > 1:
             axes["data_seed"] = list(range(settings.data_seeds))
         arms = self._arms(axes.pop("loss", None))
+        self._require_few_points(arms, axes)
         nuisance, draws = self._nuisance(arms, axes)
         if settings is None or self.problems:
             return None
@@ -104,6 +108,13 @@ class _Checks:
             elif key != "loss":
                 self._axis(key, values)
         return {key: values for key, values in axes.items() if isinstance(values, list)}
+
+    def _require_few_points(self, arms: list[Arm], axes: Mapping[str, list[Any]]) -> None:
+        """Combinations that would have to be enumerated before anything can be said of them."""
+        of_arms = sum(math.prod(len(values) for values in arm.knobs.values()) for arm in arms)
+        points = of_arms * math.prod(len(values) for values in axes.values())
+        if points > MOST_POINTS:
+            self.problems.append(f"scientific: at most {MOST_POINTS} combinations of values, got {points}; give fewer.")
 
     def _variants(self) -> list[str]:
         """Names under `variants`, whose settings are checked as if each were a value of an axis."""

@@ -214,3 +214,13 @@ def test_domains_map_the_unit_interval() -> None:
     assert parse_domain({"loguniform": [0.01, 1]}).at(0.5) == pytest.approx(0.1)
     assert [parse_domain({"randint": [0, 3]}).at(u) for u in (0.0, 0.5, 0.99)] == [0, 1, 2]
     assert parse_domain({"quniform": [0, 1, 0.25]}).at(0.6) == 0.5
+
+
+def test_a_grid_that_could_not_be_enumerated_is_refused(tiny: dict[str, Any]) -> None:
+    values = [1 + number / 1000 for number in range(400)]
+    tiny["scientific"] |= {"temperature": values, "refinement": [value - 1 for value in values]}
+    with pytest.raises(ConfigError, match="at most 100000 combinations of values, got 480000"):
+        load_space(tiny)
+    tiny["scientific"] |= {"temperature": [1.0 + number for number in range(2000)], "refinement": [0]}
+    with pytest.raises(ConfigError, match="an axis has at most 1000 values, got 2000"):
+        load_space(tiny)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ from trainables.versions import VERSIONS
 #: Images a thread decodes at a time, and images in memory at a time.
 CHUNK: Final = 100
 PART: Final = 5_000
+#: Of one image, by its header.
+MOST_PIXELS: Final = 2**25
 
 
 def decode_tree(tree: Tree, *, image_size: int, cache: Path, say: Callable[[str], None]) -> dict[str, np.ndarray]:
@@ -118,9 +121,15 @@ def _decode(path: str, mode: str, size: int) -> np.ndarray:
 
 def _open(path: str | Path) -> Image.Image:
     try:
-        return Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit, which is larger
+            image = Image.open(path)
     except Exception as err:  # missing, not an image, a decompression bomb
         raise ValueError(f"{path}: not an image ({type(err).__name__}).") from err
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(f"{path}: an image of {image.width} x {image.height} pixels; at most {MOST_PIXELS} are read.")
+    return image
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:
