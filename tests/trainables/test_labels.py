@@ -221,3 +221,22 @@ def test_the_fill_is_the_mean_colour_unless_black_is_asked_for(tiny: dict[str, A
         backgrounds[fill] = load_arrays(key, tmp_path)["bank_background"].tolist()
     assert backgrounds["mean"] == [0]
     assert backgrounds["black"][0] < -0.5, "0 of 16 levels, normalised"
+
+
+@pytest.mark.slow
+def test_a_sweep_with_views_of_each_replicate_labels_each_of_them_and_pairs_cells(
+    home: Path, tiny: dict[str, Any]
+) -> None:
+    tiny["scientific"] = {"loss": ["kl", "mse"]}
+    tiny["fixed"] |= {"epochs": 2, "view_draw": "replicate"}
+    del tiny["nuisance"]
+    sweep = Sweep.from_space(tiny, home=home)
+    table = sweep.run(RunOptions(local=True, tracking_uri="off", force=True)).table
+    assert (table.status == "finished").all()
+    assert len(table) == 4
+    banks = {
+        r: load_arrays(sweep.plan.trial(sweep.plan.cells[0], 0, r, "confirm").data, sweep.home.cache) for r in (1, 2)
+    }
+    for name in ("bank_parameters", "bank_logits"):
+        assert not (banks[1][name] == banks[2][name]).all()
+    assert (banks[1]["distilled_images"] == banks[2]["distilled_images"]).all()
