@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,27 @@ def test_the_ui_leaves_no_server_behind(kind: signal.Signals, call: Call, home: 
         assert ends(lambda: not any(Path(f"/proc/{pid}").exists() for pid in servers), 10)
     finally:
         process.kill()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_ended_leaves_no_process_that_trains_a_teacher(space: str, tmp_path: Path) -> None:
+    """SIGTERM, as a scheduler sends it, reaches the sweep's own process alone."""
+    command = [sys.executable, "-m", "orchestrator.cli", "run", space, "--local", "--home", str(tmp_path / "new")]
+    changes = ["--tracking-uri", "off", "--set", "teacher.train.epochs=100000"]
+    process = subprocess.Popen([*command, *changes], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr
+    try:
+        said = next(line for line in process.stderr if "teacher" in line)
+        preparing = descendants(process.pid)
+        assert preparing, said
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+        assert "Traceback" not in process.stderr.read()
+        assert ends(lambda: not any(Path(f"/proc/{pid}").exists() for pid in preparing), 10)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stderr.close()
 
 
 @pytest.mark.slow
