@@ -16,6 +16,7 @@ from orchestrator.plan import Plan
 from orchestrator.schedulers import AUDIT, STOP, Decision, StratifiedAsha
 from orchestrator.search import FAILED, FINISHED, STOPPED, Assignment, TrialResult, TwoStageSearch
 from search_spaces.settings import EarlyStopping
+from trainables.findings import Findings
 
 #: Characters of an error that are kept, its last ones.
 MOST_ERROR = 4000
@@ -55,6 +56,7 @@ class Conductor:
         self._asha = self._make_asha(records)
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._audited: set[str] = set()
+        self._stated = {record["data"] for record in records if record["kind"] == "stated"}
 
     def next_trial(self) -> Assignment | None:
         """A trial to run now, or None; see `TwoStageSearch.next_trial`."""
@@ -63,6 +65,14 @@ class Conductor:
             self._curves[assignment.trial_id] = []
             self._audited.discard(assignment.trial_id)
         return assignment
+
+    def note_stated(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what was stated of each distilled set, in the space or beside it, in the journal."""
+        for key, about in data.items():
+            stated = dict(Findings.of(about).stated)
+            if stated and key not in self._stated:
+                self._stated.add(key)
+                self._journal.append("stated", data=key, stated=stated)
 
     def start(self, assignment: Assignment) -> None:
         """A trial has a process and begins to train."""

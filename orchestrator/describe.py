@@ -10,11 +10,12 @@ from typing import Any, Final
 import pandas as pd
 
 from orchestrator.facts import ALPHA, plan_facts
+from orchestrator.judgement import describe_data, doubts_about, mistakes_in, remarks_on, stated_words
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.stopping import summarise_stopping
 from orchestrator.landscape.values import TWO_SEEDS, ranking
 from orchestrator.plan import Plan, why_nothing_stops
-from orchestrator.prepare import Say
+from orchestrator.prepare import Say, known_data
 from orchestrator.progress import format_duration
 from orchestrator.sweep import Sweep
 from search_spaces import ConfigError, load_space
@@ -39,7 +40,8 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
         yield from (f"  {label} as {earlier}" for label, earlier in facts["repeated"].items())
     yield "\nCells [and the names in the space's loss list that stand for them]:"
     yield from (f"  {cell['cell']}  [{', '.join(cell['arms'])}]" for cell in facts["cells"])
-    yield from _describe_data(facts["data"])
+    yield from _describe_content(facts["data"])
+    yield from _describe_data(sweep)
     yield from _describe_draws(facts)
     yield from _describe_stopping(facts["early_stopping"])
     yield from _describe_power(facts["replicates"], facts["detectable"])
@@ -59,7 +61,7 @@ def _describe_stages(plan: Plan, counts: Mapping[str, int]) -> Iterator[str]:
         yield f"  shared   up to {counts['confirm']} more: the draw that is best for all cells of an optimizer, where it is another one"
 
 
-def _describe_data(data: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _describe_content(data: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for one in data:
         if one["identified_by"] == "sample":
             yield (
@@ -72,6 +74,24 @@ def _describe_data(data: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _seeds(replicates: int) -> str:
     return "seed 1" if replicates == 1 else f"seeds 1 to {replicates}"
+
+
+def _describe_data(sweep: Sweep) -> Iterator[str]:
+    """What was found out when data were prepared; what was stated, before that."""
+    known = known_data(sweep.plan, sweep.home.cache)
+    lines = [line for about in known.values() for line in describe_data(about)]
+    for about in known.values():
+        lines += [f"PROBLEM {line}" for line in (*mistakes_in(about), *doubts_about(about))] + remarks_on(about)
+    missing = [recipe for key, recipe in sweep.plan.recipes.items() if key not in known]
+    stated = [stated_words(recipe["data"]["distilled"].get("stated", {})) for recipe in missing]
+    lines += [f"Stated of the distilled set: {words}." for words in stated if words]
+    if missing and any(recipe["teacher"] for recipe in missing):
+        lines.append(
+            "Not prepared yet: what the teacher sees, and whether classes fit, is found out by --probe or run."
+        )
+    if lines:
+        yield "\nData:"
+    yield from (f"  {line}" for line in dict.fromkeys(lines))
 
 
 def _describe_draws(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV
 from typing import Any, Final
 
 from orchestrator.home import write_json
+from orchestrator.judgement import doubts_about as doubts_about
 from orchestrator.plan import Plan
 from orchestrator.processes import command_of, safe_environment
 from search_spaces import ConfigError
@@ -64,16 +65,10 @@ def fetch_real(wanted: Sequence[Mapping[str, Any]], cache: Path, say: Say) -> No
     run_module("trainables.prepare.fetch", [dict(one) for one in wanted], cache, say)
 
 
-def doubts_about(about: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a teacher, in words; nothing if it does better than chance, 1 / C, by a tenth of the rest."""
-    chance = 1 / about["classes"]
-    least = chance + (1 - chance) / 10
-    accuracies = {split: about.get(f"teacher_{split}_accuracy") for split in ("validation", "distilled")}
-    return [
-        f"the teacher's accuracy on the {split} images is {value:.1%}, near chance ({chance:.1%})."
-        for split, value in accuracies.items()
-        if value is not None and value < least
-    ]
+def known_data(plan: Plan, cache: Path) -> dict[str, dict[str, Any]]:
+    """What is known about those of a plan's data that are in the cache, by key; prepares nothing."""
+    there = {key: cache / f"data-{key}" for key in plan.recipes}
+    return {key: read_about(entry) for key, entry in there.items() if is_intact(entry)}
 
 
 def unusable_labels(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> list[str]:

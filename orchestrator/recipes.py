@@ -120,9 +120,10 @@ def _teacher_recipe(teacher: Teacher | None) -> dict[str, Any] | None:
     if teacher is None:
         return None
     if not teacher.weights:
-        return teacher.model_dump(exclude_none=True)
+        return {"norm": "batch", **teacher.model_dump(exclude_none=True)}
     files = [{"path": path, "content": file_hash(path)} for path in teacher.files]
-    made = teacher.model_dump(include={"model", "mean", "std", "expert", "epoch"}, exclude_none=True)
+    keys = {"model", "mean", "std", "pixel_space", "norm", "pooling", "activation", "expert", "epoch"}
+    made = teacher.model_dump(include=keys, exclude_none=True)
     if teacher.is_numbered:
         made["file_of_epoch"] = made.pop("epoch")
     return {**made, "weights": files}

@@ -16,9 +16,10 @@ from orchestrator.engines import choose_engine
 from orchestrator.extras import require_running
 from orchestrator.home import Home, SweepFolder, sqlite_uri, write_json
 from orchestrator.journal import Journal, read_journal
+from orchestrator.judgement import describe_data, doubts_about, mistakes_in, remarks_on
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.plan import AUTO, Plan, difference
-from orchestrator.prepare import Say, doubts_about, fetch_real, prepare_data, probe_costs, unusable_labels
+from orchestrator.prepare import Say, fetch_real, prepare_data, probe_costs, unusable_labels
 from orchestrator.recipes import TO_DOWNLOAD
 from orchestrator.records import read_records
 from orchestrator.students import require_buildable
@@ -309,6 +310,7 @@ class Sweep:
             conductor.listeners += [mirror.hear, *self.listeners]
             if not conductor.search.finished:
                 self._prepare(options)
+                conductor.note_stated(self.facts["data"])
                 self._write_plan()
                 if on_ready:
                     on_ready(conductor)
@@ -375,17 +377,26 @@ class Sweep:
         self._is_prepared = True
 
     def _self_test(self, *, force: bool) -> None:
-        """Refuse a teacher that knows nothing of the images: the usual signs of a wrong class order or normalisation."""
-        if refused := unusable_labels(self.plan, self.facts["data"]):
+        """Say what was found out about the data; refuse what is surely wrong.
+
+        A teacher that knows nothing of the images is the usual sign of a wrong class order or normalisation.
+        """
+        data = self.facts["data"]
+        if refused := unusable_labels(self.plan, data):
             raise ConfigError(refused)
-        doubts = {key: doubts_about(about) for key, about in self.facts["data"].items()}
-        problems = [problem for found in doubts.values() for problem in found]
-        early = {key for key, about in self.facts["data"].items() if "teacher_epoch" in about}
+        for line in dict.fromkeys(line for about in data.values() for line in describe_data(about)):
+            self.say(line)
+        doubts = {key: doubts_about(about) for key, about in data.items()}
+        early = {key for key, about in data.items() if "teacher_epoch" in about}
         is_known = bool(early) and not all(doubts[key] for key in early)  # an early checkpoint may know nothing
-        if any(found for key, found in doubts.items() if not (is_known and key in early)) and not force:
-            raise ConfigError([*problems, "Check class_order, and the teacher's mean and std; --force runs it anyway."])
-        for problem in problems:
-            self.say(problem)
+        unknowing = [key for key, found in doubts.items() if found and not (is_known and key in early)]
+        mistakes = list(dict.fromkeys(mistake for about in data.values() for mistake in mistakes_in(about)))
+        problems = [*mistakes, *(problem for found in doubts.values() for problem in found)]
+        if (unknowing or mistakes) and not force:
+            hint = "Check class_order, and the teacher's mean and std; --force runs it anyway."
+            raise ConfigError([*problems, hint])
+        for line in [*problems, *dict.fromkeys(remark for about in data.values() for remark in remarks_on(about))]:
+            self.say(line)
 
     def _execute(self, conductor: Conductor, options: RunOptions, mirror: Mirror) -> None:
         if options.local:

@@ -71,6 +71,8 @@ def _files_missing(settings: SpaceSettings) -> Iterator[str]:
         yield "teacher: mean and std belong together; give both or none."
     if (settings.data.mean is None) != (settings.data.std is None):
         yield "data: mean and std belong together; give both or none."
+    if teacher is not None and teacher.mean is not None and teacher.pixel_space in ("raw01", "zca"):
+        yield f"teacher.pixel_space: {teacher.pixel_space} has no mean and std; leave them out, or give meanstd."
     yield from _of_checkpoints(teacher) if teacher else ()
     yield from _of_real(settings.data)
 
@@ -93,6 +95,10 @@ def _of_checkpoints(teacher: Teacher) -> Iterator[str]:
         yield from _unreadable(path, "teacher.weights", file_hash)
     if not teacher.weights and teacher.expert is not None:
         yield "teacher.expert: is of an expert buffer; give it as teacher.weights."
+    if not teacher.weights and teacher.pixel_space is not None:
+        yield "teacher.pixel_space: is of a checkpoint; a teacher that is trained here sees pixels as students do."
+    if not teacher.weights and teacher.model not in (None, *CONVNETS) and (teacher.pooling or teacher.activation):
+        yield f"teacher.pooling, teacher.activation: only convnets have a choice, {teacher.model} has its own."
     if not teacher.weights and (teacher.epoch or 0) > teacher.train.epochs:
         yield f"teacher.epoch: must be at most teacher.train.epochs, {teacher.train.epochs}, got {teacher.epoch}."
 
@@ -241,7 +247,10 @@ def _networks_that_do_not_fit(settings: SpaceSettings, axes: Axes) -> Iterator[s
     factor = settings.data.distilled.factor
     if size % factor:
         yield f"data.distilled.factor: must divide the images' side of {size} pixels, got {factor}."
-    norms = {"norm": axes.get("norm", [settings.fixed.norm]), "teacher.norm": [teacher.norm] if teacher else []}
+    norms = {
+        "norm": axes.get("norm", [settings.fixed.norm]),
+        "teacher.norm": [teacher.norm or "batch"] if teacher else [],
+    }
     wide = {"norm": axes.get("width", [settings.fixed.width]), "teacher.norm": [teacher.width] if teacher else []}
     for (where, kinds), names in zip(norms.items(), reversed(named.values()), strict=True):
         if "group" in kinds and any(width % NORM_GROUPS for width in wide[where]):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from search_spaces.types import Network, OneOf, RealName, Strategy
-from trainables.names import LABELS, MIXES, NORMS, OPTIMIZERS, SCHEDULES
+from trainables.names import ACTIVATIONS, LABELS, MIXES, NORMS, OPTIMIZERS, POOLINGS, SCHEDULES
 from trainables.sidecar import STATED
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$"
@@ -244,6 +244,11 @@ class Teacher(Settings):
         None, description="Per channel, of pixels in [0, 1], as the teacher was trained; none: as students see them."
     )
     std: list[Positive] | None = Field(None, description="Per channel, to go with `mean`.")
+    pixel_space: Literal["raw01", "meanstd", "zca"] | None = Field(
+        None,
+        description="Pixels that a checkpoint was trained on: 0 to 1, normalised (with `mean` and `std`, if they are given), or "
+        "whitened; none: of those that are possible the one in which it classifies real training images best.",
+    )
     epoch: Annotated[int, Field(ge=0)] | None = Field(
         None,
         description="Labels come from its checkpoint after this many epochs: of its training here (0: untrained), of an "
@@ -253,7 +258,19 @@ class Teacher(Settings):
         None, description="Which expert of an expert buffer (`replay_buffer_N.pt`), from 0; none: the first."
     )
     width: PositiveInt = Field(128, description="Channels per convolution of a convnet that is trained here.")
-    norm: Annotated[str, OneOf(NORMS)] = Field("batch", description="Normalisation layer of one that is trained here.")
+    norm: Annotated[str, OneOf(NORMS)] | None = Field(
+        None,
+        description="Normalisation layer; none: batch of one that is trained here, of a checkpoint what its keys say.",
+    )
+    pooling: Annotated[str, OneOf(POOLINGS)] | None = Field(
+        None,
+        description="Pooling of a convnet; none: avg of one that is trained here, of a checkpoint the one with which it "
+        "classifies real training images best.",
+    )
+    activation: Annotated[str, OneOf(ACTIVATIONS)] | None = Field(
+        None,
+        description="Activation of a convnet; none: relu of one that is trained here, of a checkpoint as `pooling`.",
+    )
     train: TeacherTraining = Field(TeacherTraining(), description="How it is trained, if there are no weights.")
 
     @property

@@ -20,6 +20,8 @@ from trainables.arrays import SEAL, map_entry, new_entry
 PART_BYTES: Final = 64 * 2**20
 #: Labels of a bank: logits, and which classes they are of where not of all.
 BANK_FILES: Final = ("bank_logits.npy", "bank_kept.npy")
+#: Arrays that hold the teacher: `Teacher.to_bytes`, and the map `linear` of one that has it.
+TEACHER: Final = ("teacher", "teacher_linear")
 FLOAT16_MOST: Final = float(np.finfo(np.float16).max)
 Part = tuple[int, int]
 
@@ -72,8 +74,8 @@ def label_views(
     from trainables.splits import as_split, as_tensor
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = teacher_from_bytes(arrays["teacher"]).to(device)
-    tensors = {name: as_tensor(arrays[name]) for name in arrays if name != "teacher"}
+    teacher = teacher_from_bytes(arrays["teacher"], arrays.get("teacher_linear")).to(device)
+    tensors = {name: as_tensor(arrays[name]) for name in arrays if name not in TEACHER}
     distilled, background = as_split("distilled", tensors), tensors["bank_background"]
     views = tensors["bank_parameters"][slice(*part)]
     logits = torch.stack([label_view(distilled, view, background, teacher) for view in views])
@@ -125,7 +127,7 @@ def complete(draft: Path, entry: Path, labelled: Iterable[tuple[Part, tuple[Mapp
         bank_bytes = about["bank_bytes"] + sum(file.nbytes for file in files.values())
         about |= {"label_rounding": rounding, "bank_bytes": bank_bytes}
         for path in draft.iterdir():
-            if path.name not in (SEAL, "teacher.npy", "about.json"):
+            if path.name not in (SEAL, "about.json") and path.stem not in TEACHER:
                 path.rename(folder / path.name)
         (folder / "about.json").write_text(json.dumps(about))
     shutil.rmtree(draft)

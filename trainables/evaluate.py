@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,13 +41,27 @@ def even_batch(n: int, most: int) -> int:
 
 def accuracy(model: nn.Module, split: Split, *, precision: str = "fp32") -> float:
     """Fraction of a split's images whose largest logit is their label; the forward pass is in fp32 or bf16."""
-    size = even_batch(len(split), EVALUATION_BATCH[split.images.device.type])
     hits = torch.zeros((), dtype=torch.long, device=split.images.device)
+    for labels, logits in _labelled_logits(model, split, precision):
+        hits += (logits.argmax(dim=1) == labels).sum()
+    return hits.item() / len(split)
+
+
+def confusion(model: nn.Module, split: Split, classes: int) -> np.ndarray:
+    """How many images of each label a model takes for each class, int64 (C labels, C predictions); fp32."""
+    counts = torch.zeros(classes**2, dtype=torch.long)
+    for labels, logits in _labelled_logits(model, split, "fp32"):
+        counts += torch.bincount((labels * classes + logits.argmax(dim=1)).cpu(), minlength=classes**2)
+    return counts.view(classes, classes).numpy()
+
+
+def _labelled_logits(model: nn.Module, split: Split, precision: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Labels (b,) and logits (b, C) of a split, batch by batch."""
+    size = even_batch(len(split), EVALUATION_BATCH[split.images.device.type]) if len(split) else 1
     for first in range(0, len(split), size):
         part = slice(first, first + size)
         images = split.batch(part)
         padding = images[:1].expand(size - len(images), -1, -1, -1)  # one shape for all batches, so one kernel for each
         with autocast(split.images.device.type, precision):
             logits = predict_logits(model, torch.cat([images, padding]))[: len(images)]
-        hits += (logits.argmax(dim=1) == split.labels[part]).sum()
-    return hits.item() / len(split)
+        yield split.labels[part], logits

@@ -1,11 +1,15 @@
 """Models that people bring: read a checkpoint safely, recognise the architecture from its keys, load it strictly.
 
 Recognised: convnets in both published layouts, ResNets with torchvision's names, and the CIFAR ResNets of the
-distillation repositories. Wrappers (`model`, `state_dict`, `net`) and prefixes (`module.`, `_orig_mod.`) are taken off.
+distillation repositories. Wrappers (`model`, `state_dict`, `net`, `model_state_dict`) and prefixes (`module.`,
+`_orig_mod.`; `model.` and `net.`, which Lightning adds, where every key has one) are taken off.
+
+Keys do not tell operations without parameters: pooling, activation, and group norm from instance norm; see `operations_of`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -16,14 +20,25 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from trainables.experts import expert_weights, is_buffer
+from trainables.names import ACTIVATIONS, NORM_GROUPS, POOLINGS
 from trainables.networks import ConvNet, ModelShape, make_model, make_resnet
 from trainables.unpickling import safe_load as safe_load
 
 #: Fewer pixels than any image has: a classifier that wide sees the mean over positions (ConvNetGAP).
 SMALLEST_SIDE: Final = 8
 Weights = dict[str, Tensor]
-_WRAPPERS: Final = ("model", "state_dict", "net")
+_WRAPPERS: Final = ("model", "state_dict", "net", "model_state_dict")
 _PREFIXES: Final = ("module.", "_orig_mod.")
+#: Names under which training code keeps a network as an attribute, so that all of its keys begin with it.
+_ATTRIBUTES: Final = ("model.", "net.", "network.")
+#: Keys under which files keep the accuracy of their network on test images, as a fraction or in percent.
+_ACCURACIES: Final = ("acc", "best_acc", "best_acc1", "acc1", "test_acc", "accuracy")
+#: Keys of the networks that are recognised, by family.
+_FAMILIES: Final = {
+    "convnet (features)": r"features\.\d+\.\w+|classifier\.(weight|bias)",
+    "convnet (layers)": r"layers\.(conv|norm)\.\d+\.\w+|classifier\.(weight|bias)",
+    "resnet": r"(conv1|bn1)\.\w+|layer[1-4]\.\d+\.((conv|bn)[123]|(downsample|shortcut)\.[01])\.\w+|(fc|linear|classifier)\.\w+",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +71,20 @@ class Architecture:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network's tensors by name, and the accuracy that the file states of it, a fraction; None where it states none."""
+
+    weights: Weights
+    accuracy: float | None = None
+
+
 def read_weights(path: Path, *, expert: int | None = None, epoch: int | None = None) -> Weights:
+    """A network's tensors by name; see `read_checkpoint`."""
+    return read_checkpoint(path, expert=expert, epoch=epoch).weights
+
+
+def read_checkpoint(path: Path, *, expert: int | None = None, epoch: int | None = None) -> Checkpoint:
     """A network's tensors by name, out of any wrapper, or out of an expert buffer.
 
     Args:
@@ -75,7 +103,19 @@ def read_weights(path: Path, *, expert: int | None = None, epoch: int | None = N
             f"{path}: teacher.epoch and teacher.expert are of expert buffers, which this is not; leave them out, or write "
             "{epoch} into the path of a file per epoch."
         )
-    return weights_of(content, path)
+    return Checkpoint(weights_of(content, path), _accuracy_in(content))
+
+
+def _accuracy_in(content: Any) -> float | None:
+    """The accuracy that a checkpoint states, as a fraction: numbers above 1 are percent."""
+    for key in _ACCURACIES:
+        value = content.get(key) if isinstance(content, Mapping) else None
+        value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number = float(value)
+            fraction = number / 100 if number > 1 else number
+            return fraction if 0 <= fraction <= 1 else None
+    return None
 
 
 def weights_of(content: Any, path: Path) -> Weights:
@@ -85,7 +125,7 @@ def weights_of(content: Any, path: Path) -> Weights:
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path}: no network in it; expected tensors by name, bare or under {list(_WRAPPERS)}.")
-    weights = {_without_prefixes(str(key)): value for key, value in content.items()}
+    weights = _without_attribute({_without_prefixes(str(key)): value for key, value in content.items()})
     for key, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{path}: {key} has values that are NaN or infinite.")
@@ -96,6 +136,16 @@ def _without_prefixes(key: str) -> str:
     while key.startswith(_PREFIXES):
         key = key.partition(".")[2]
     return key
+
+
+def _without_attribute(weights: Weights) -> Weights:
+    """Keys without the name of the attribute that held the network, where all of them begin with it."""
+    for name in _ATTRIBUTES:
+        if all(key.startswith(name) for key in weights):
+            return _without_attribute(
+                {_without_prefixes(key.removeprefix(name)): value for key, value in weights.items()}
+            )
+    return weights
 
 
 def recognise(weights: Mapping[str, Tensor]) -> Architecture | None:
@@ -136,22 +186,73 @@ def load_checkpoint(  # noqa: PLR0913 (what it must fit, and where in the file i
     return network_from(weights, ModelShape(channels, classes, image_size), name=name, source=str(path))
 
 
-def network_from(weights: Weights, shape: ModelShape, *, name: str | None, source: str) -> nn.Module:
-    """A network with these weights, in evaluation mode; as `load_checkpoint`, which reads them from a file `source`."""
-    architecture = None if name else recognise(weights)
-    if architecture is None and name is None:
-        keys = ", ".join(list(weights)[:3])
-        raise ValueError(f"{source}: architecture not recognised from its keys ({keys}, ...); give the network's name.")
-    if architecture is not None:
-        _require_fit(source, architecture, shape)
+def network_from(
+    weights: Weights, shape: ModelShape, *, name: str | None, source: str, operations: Mapping[str, str] | None = None
+) -> nn.Module:
+    """A network with these weights, in evaluation mode; as `load_checkpoint`, which reads them from a file `source`.
+
+    Args:
+        weights: Tensors by name.
+        shape: What the network must fit.
+        name: Of the network, where the keys do not tell.
+        source: Of the weights, for messages.
+        operations: `pooling`, `activation` and `norm` of a convnet, as `operations_of` lists them; None: the published default.
+
+    Raises:
+        ValueError: As `load_checkpoint`, or if the network has no such operations.
+    """
+    found = None if name else recognise(weights)
+    called = found.name if found else name
+    if called is None:
+        keys = unknown_keys(weights)
+        raise ValueError(f"{source}: architecture not recognised from its keys ({keys}); give the network's name.")
+    if operations and (found is None or not found.name.startswith("convnet")):
+        stated = ", ".join(operations)
+        raise ValueError(f"{source}: {stated}: only convnets have a choice, this is {called}; leave it out.")
+    if found is not None:
+        _require_fit(source, found, shape)
         weights = _torchvision_names(weights)
-    model = _build(architecture, shape) if architecture else make_model(name or "", shape, width=None, norm=None)
+        model = _build(found, shape, operations or {})
+    else:
+        model = make_model(called, shape, width=None, norm=None)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as err:
-        called = name or (architecture and architecture.name)
         raise ValueError(f"{source}: does not fit {called}: {_first(err)}") from err
     return model.eval()
+
+
+def operations_of(weights: Mapping[str, Tensor], name: str | None) -> list[dict[str, str]]:
+    """Operations that networks with these keys may have, the published default first; [{}] where there is no choice.
+
+    Args:
+        weights: Tensors by name.
+        name: Of the network, where the keys do not tell; such a network has no choice.
+    """
+    found = None if name else recognise(weights)
+    if found is None or not found.name.startswith("convnet"):
+        return [{}]
+    pools = POOLINGS if found.details["pools"] else POOLINGS[:1]
+    is_group = found.norm == "instance" and found.width % NORM_GROUPS == 0
+    norms = ("instance", "group") if is_group else (found.norm,)
+    every = itertools.product(pools, ACTIVATIONS, norms)
+    return [{"pooling": pooling, "activation": activation, "norm": norm} for pooling, activation, norm in every]
+
+
+def unknown_keys(weights: Mapping[str, Tensor]) -> str:
+    """Which keys of a network that is not recognised fit none of the known ones, in words."""
+    fit = {family: [key for key in weights if re.fullmatch(keys, key)] for family, keys in _FAMILIES.items()}
+    nearest = max(fit, key=lambda family: len(fit[family]))
+    odd = [key for key in weights if key not in fit[nearest]]
+    if not fit[nearest] or len(odd) == len(weights):
+        return f"none of them fits a known network: {_some(list(weights))}"
+    if odd:
+        return f"nearest is {nearest}, which {len(odd)} of {len(weights)} keys do not fit: {_some(odd)}"
+    return f"all have names of {nearest}, but layers are missing or of other shapes: {_some(list(weights))}"
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def _first(err: RuntimeError) -> str:
@@ -173,11 +274,12 @@ def _is_padded(found: Architecture, shape: ModelShape) -> bool:
     return (found.image_size, found.channels, shape.channels, shape.image_size) == (32, 1, 1, 28)
 
 
-def _build(found: Architecture, shape: ModelShape) -> nn.Module:
+def _build(found: Architecture, shape: ModelShape, operations: Mapping[str, str]) -> nn.Module:
     if found.name.startswith("convnet"):
         depth = int(found.name.removeprefix("convnet"))
         arguments = {**found.details, "first_padding": 3 if _is_padded(found, shape) else 1}
-        return ConvNet(shape, depth=depth, width=found.width, norm=found.norm, layout=found.layout, **arguments)
+        arguments |= {"norm": found.norm, **operations}
+        return ConvNet(shape, depth=depth, width=found.width, layout=found.layout, **arguments)
     return make_resnet(shape, norm=found.norm, **found.details)
 
 

@@ -73,5 +73,8 @@ ENGINES: Final = ("eager", "compiled", "grouped")
 LABELS: Final = ("bank", "online", "stored", "hard", "projector")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
 RESNET_NORMS: Final = ("batch", "instance")
+#: Pooling and activation of a convnet; the first of each is the default of the published code.
+POOLINGS: Final = ("avg", "max")
+ACTIVATIONS: Final = ("relu", "leaky_relu", "sigmoid", "silu")
 #: Groups of norm `group`.
 NORM_GROUPS: Final = 4

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from trainables.names import CONVNETS, NORM_GROUPS, NORMS, RESNET_NORMS, STUDENTS
+from trainables.names import ACTIVATIONS, CONVNETS, NORM_GROUPS, NORMS, POOLINGS, RESNET_NORMS, STUDENTS
+
+_POOLS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "avg": lambda: nn.AvgPool2d(2),
+    "max": lambda: nn.MaxPool2d(2),
+}
+_ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.01),
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,7 @@ class ModelShape:
 
 
 class ConvNet(nn.Module):
-    """The plain network of the distillation literature: depth x (conv 3x3, norm, ReLU, average pool 2), linear.
+    """The plain network of the distillation literature: depth x (conv 3x3, norm, activation, pool 2), linear.
 
     Its parameters have the names of one of the two published layouts: "features" (one sequence; DC, MTT, DATM) or
     "layers" (all convolutions, then all norms; IDC, RDED, GIFT).
@@ -46,6 +57,8 @@ class ConvNet(nn.Module):
         layout: str = "features",
         pools: bool = True,
         pools_globally: bool = False,
+        pooling: str = "avg",
+        activation: str = "relu",
         first_padding: int = 1,
     ) -> None:
         """Build it.
@@ -58,22 +71,32 @@ class ConvNet(nn.Module):
             layout: "features" or "layers".
             pools: Every block ends with a pool, which halves the side.
             pools_globally: The classifier sees the mean over positions (ConvNetGAP).
+            pooling: Pool of a block, a name of POOLINGS.
+            activation: Activation of a block, a name of ACTIVATIONS; leaky_relu has slope 0.01.
             first_padding: Of the first convolution; 3 for 28-pixel images in the published code.
+
+        Raises:
+            ValueError: If the image is too small, or a name is unknown.
         """
         super().__init__()
+        for what, kind, valid in (("pooling", pooling, POOLINGS), ("activation", activation, ACTIVATIONS)):
+            if kind not in valid:
+                raise ValueError(f"unknown {what} {kind!r}; valid: {list(valid)}.")
         side, channels = shape.image_size + 2 * first_padding - 2, shape.channels
         if pools and side < 2**depth:
             raise ValueError(f"convnet{depth} halves the image {depth} times, got {side} pixels; use a smaller depth.")
         blocks: list[list[nn.Module]] = []
         for number in range(depth):
             convolution = nn.Conv2d(channels, width, 3, padding=first_padding if number == 0 else 1)
-            blocks.append([convolution, *_norm_layers(norm, width, side), nn.ReLU(), *[nn.AvgPool2d(2)] * pools])
+            after = [*_norm_layers(norm, width, side), _ACTIVATIONS[activation](), *[_POOLS[pooling]()] * pools]
+            blocks.append([convolution, *after])
             side, channels = side // 2 if pools else side, width
         if layout == "features":
             self.features = nn.Sequential(*(layer for block in blocks for layer in block))
         else:
             norms = [block[1] for block in blocks] if norm != "none" else []
             self.layers = nn.ModuleDict({"conv": nn.ModuleList(b[0] for b in blocks), "norm": nn.ModuleList(norms)})
+            self.activation, self.pool = _ACTIVATIONS[activation](), _POOLS[pooling]()
         self.pools, self.pools_globally = pools, pools_globally
         self.classifier = nn.Linear(width if pools_globally else width * side**2, shape.classes)
 
@@ -90,8 +113,8 @@ class ConvNet(nn.Module):
         assert isinstance(norms, nn.ModuleList)
         for number, convolution in enumerate(convolutions):
             x = convolution(x)
-            x = nn.functional.relu(norms[number](x) if len(norms) else x)
-            x = nn.functional.avg_pool2d(x, 2) if self.pools else x
+            x = self.activation(norms[number](x) if len(norms) else x)
+            x = self.pool(x) if self.pools else x
         return x
 
 
@@ -140,7 +163,7 @@ def make_resnet(
     return model
 
 
-def make_model(name: str, shape: ModelShape, *, width: int | None, norm: str | None) -> nn.Module:
+def make_model(name: str, shape: ModelShape, *, width: int | None, norm: str | None, **operations: Any) -> nn.Module:
     """A freshly initialised network; draws from the global generator (see `seeding.seeded_globals`).
 
     Args:
@@ -148,11 +171,14 @@ def make_model(name: str, shape: ModelShape, *, width: int | None, norm: str | N
         shape: What it must fit.
         width: Channels per convolution of a convnet; ignored by others.
         norm: A name of NORMS, for convnets and resnet18_modified; ignored by others.
+        **operations: `pooling` and `activation` of a convnet, which others do not take.
 
     Raises:
         ValueError: If the name or the norm is unknown, or the network cannot take such images.
     """
     library, _, rest = name.partition("/")
+    if operations and name not in CONVNETS:
+        raise ValueError(f"{' and '.join(operations)}: only a convnet has a choice, {name} has its own; leave it out.")
     if library in ("torchvision", "timm") and rest:
         return _make_foreign(library, rest, shape)
     if name not in STUDENTS:
@@ -162,7 +188,7 @@ def make_model(name: str, shape: ModelShape, *, width: int | None, norm: str | N
     if name in CONVNETS:
         if width is None:
             raise ValueError(f"{name} needs a width, got None.")
-        return ConvNet(shape, depth=CONVNETS[name], width=width, norm=norm)
+        return ConvNet(shape, depth=CONVNETS[name], width=width, norm=norm, **operations)
     return make_resnet(shape, blocks=(2, 2, 2, 2), norm=norm, small=True)
 
 

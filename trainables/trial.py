@@ -49,9 +49,8 @@ class TrialData:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], device: str) -> TrialData:
         """Wrap prepared arrays without copying them (on a CPU); see `TrialData.to_arrays` for the names."""
-        t = {
-            name: as_tensor(array).to(device) for name, array in arrays.items() if name not in ("teacher", "projector")
-        }
+        others = ("teacher", "teacher_linear", "projector")
+        t = {name: as_tensor(array).to(device) for name, array in arrays.items() if name not in others}
         splits = [as_split(part, t) for part in ("distilled", "validation", "test")]
         rest = (
             t["bank_parameters"],
@@ -62,7 +61,9 @@ class TrialData:
             t.get("bank_kept"),
             int(t["classes"]) if "classes" in t else None,
         )
-        teacher = teacher_from_bytes(arrays["teacher"]).to(device) if "teacher" in arrays else None
+        teacher = None
+        if "teacher" in arrays:
+            teacher = teacher_from_bytes(arrays["teacher"], arrays.get("teacher_linear")).to(device)
         return cls(LabelBank(splits[0], *rest), splits[1], splits[2], teacher)
 
     def to_arrays(self) -> dict[str, np.ndarray]:

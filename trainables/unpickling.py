@@ -22,6 +22,7 @@ MAPPED_FROM_BYTES: Final = 64 * 2**20
 MOST_EXPANSION: Final = 20
 SMALL_BYTES: Final = 2**30
 SMALL_ELEMENTS: Final = 10**7
+_SAVE_WEIGHTS: Final = "; of a network that was saved whole, save the weights: torch.save(model.state_dict(), PATH)"
 _DTYPES: Final = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
@@ -91,7 +92,7 @@ def _refusal(path: Path, err: pickle.UnpicklingError) -> str:
     if not name and not _is_pickle(path):
         return f"{path}: not a readable torch file."
     what = f" ({name})" if name else ""
-    hint = "; save tensors (torch.from_numpy), not arrays" if name.startswith("numpy") else ""
+    hint = "; save tensors (torch.from_numpy), not arrays" if name.startswith("numpy") else _SAVE_WEIGHTS
     return f"{path}: refused: it holds more than tensors, numbers and containers{what}{hint}."
 
 

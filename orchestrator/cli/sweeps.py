@@ -43,7 +43,8 @@ def run(  # noqa: PLR0913 (options of a command)
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Continue a sweep although its plan changed; start one although its teacher is near chance."
+            "--force",
+            help="Continue a sweep although its plan changed; start one although a check of the teacher or the classes failed.",
         ),
     ] = False,
     home: HomeOption = None,

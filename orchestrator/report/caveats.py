@@ -12,10 +12,12 @@ from typing import Any
 
 from orchestrator.conductor import results_of
 from orchestrator.extras import versions_of
+from orchestrator.judgement import doubts_about, mistakes_in, remarks_on, stated_words
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.tuning import boundary_flags
 from orchestrator.landscape.values import confirmed
 from orchestrator.search import TwoStageSearch
+from trainables.findings import Findings
 
 
 def caveats(landscape: Landscape) -> Iterator[str]:
@@ -75,6 +77,10 @@ def _of_data(about: Mapping[str, Any], *, error: float, chosen: str) -> Iterator
     if "projector_left" in about:
         trunk = "the teacher's own trunk" if about["trunk_is_sent"] else "a backbone that costs no label bytes"
         yield f"Labels are said by a projector on {trunk}; it leaves {about['projector_left']:.1%} of the variance of the teacher's logits."
+    yield from (f"Run by --force although {problem}" for problem in (*mistakes_in(about), *doubts_about(about)))
+    yield from remarks_on(about)
+    if stated := stated_words(Findings.of(about).stated):
+        yield f"Stated of the distilled set, in the space or in the file beside it: {stated}."
     if about.get("label_rounding"):
         yield f"Soft labels are kept in {about['label_format']}; no logit is rounded by more than {about['label_rounding']:.2g}."
     held_out = f"{chosen} on {about['n_validation']} validation images, held out from the "

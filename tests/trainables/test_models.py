@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.models import load_checkpoint, read_weights, recognise
-from trainables.networks import ModelShape, make_model
+from trainables.models import load_checkpoint, network_from, operations_of, read_checkpoint, read_weights, recognise
+from trainables.names import ACTIVATIONS, POOLINGS
+from trainables.networks import ConvNet, ModelShape, make_model
 
 
 def norm_layer(norm: str, width: int, side: int) -> list[nn.Module]:
@@ -203,10 +204,25 @@ def wrapped(weights: dict[str, Tensor], wrapper: str) -> Any:
         "SRe2L": {"state_dict": prefixed, "acc": np.float64(0.5), "epoch": 3},
         "net": {"net": prefixed, "acc": np.int64(5)},
         "compiled": {f"_orig_mod.module.{key}": value for key, value in weights.items()},
+        "Lightning": {"state_dict": {f"model.{key}": value for key, value in weights.items()}, "epoch": 3},
+        "an attribute net": {"state_dict": {f"net.module.{key}": value for key, value in weights.items()}},
+        "model_state_dict": {"model_state_dict": weights, "optimizer_state_dict": {}},
     }[wrapper]
 
 
-@pytest.mark.parametrize("wrapper", ["bare", "torchvision reference", "SRe2L", "net", "compiled"])
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        "bare",
+        "torchvision reference",
+        "SRe2L",
+        "net",
+        "compiled",
+        "Lightning",
+        "an attribute net",
+        "model_state_dict",
+    ],
+)
 def test_wrappers_and_prefixes_are_taken_off(wrapper: str, tmp_path: Path) -> None:
     twin = settle(Sequential(2, 4, "batch", 3, 5, 16))
     torch.save(wrapped(twin.state_dict(), wrapper), tmp_path / "net.pt")
@@ -289,3 +305,77 @@ def test_a_malicious_file_is_refused_and_runs_nothing(writer: str, tmp_path: Pat
     with pytest.raises(ValueError, match="refused: it holds more than tensors, numbers and containers"):
         read_weights(path)
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("stated", "fraction"),
+    [
+        ({"acc": 62.5}, 0.625),
+        ({"best_acc1": torch.tensor(0.5)}, 0.5),
+        ({"acc": np.float64(91)}, 0.91),
+        ({}, None),
+        ({"acc": "high"}, None),
+    ],
+)
+def test_the_accuracy_that_a_file_states_is_read_as_a_fraction(
+    stated: dict[str, Any], fraction: float | None, tmp_path: Path
+) -> None:
+    twin = Sequential(2, 4, "batch", 3, 5, 16)
+    torch.save({"state_dict": twin.state_dict(), **stated}, tmp_path / "net.pt")
+    assert read_checkpoint(tmp_path / "net.pt").accuracy == fraction
+
+
+def test_a_network_saved_whole_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    torch.save(Sequential(2, 4, "batch", 3, 5, 16), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"refused: .*save the weights: torch.save\(model.state_dict\(\), PATH\)"):
+        read_weights(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            ["conv1.weight", "bn1.bias", "layer1.0.conv1.weight", "linear.bias"],
+            "all have names of resnet, but layers are missing",
+        ),
+        (
+            ["features.0.weight", "features.3.weight", "fc1.weight"],
+            "nearest is .*, which 1 of 3 keys do not fit: fc1.weight",
+        ),
+        (["encoder.weight", "decoder.weight"], "none of them fits a known network: encoder.weight, decoder.weight"),
+    ],
+)
+def test_a_network_that_is_not_recognised_is_told_which_keys_fit_nothing(
+    keys: list[str], message: str, tmp_path: Path
+) -> None:
+    torch.save({key: torch.zeros(2) for key in keys}, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path / "net.pt", classes=2, channels=3, image_size=32)
+
+
+@pytest.mark.parametrize("layout", ["features", "layers"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_operations_without_parameters_can_be_chosen(layout: str, pooling: str, activation: str) -> None:
+    """Against the same blocks written out, with group norm; keys do not tell any of the three."""
+    shape = ModelShape(3, 5, 8)
+    chosen = {"pooling": pooling, "activation": activation, "norm": "group"}
+    twin = settle(ConvNet(shape, depth=1, width=8, layout=layout, **chosen))  # type: ignore[arg-type]
+    weights = twin.state_dict()
+    assert chosen in operations_of(weights, None)
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    convolution, scale = next(value for value in weights.values() if value.ndim == 4), list(weights.values())
+    x = F.group_norm(F.conv2d(images, convolution, scale[1], padding=1), 4, scale[2], scale[3])
+    x = {"relu": F.relu, "leaky_relu": F.leaky_relu, "sigmoid": torch.sigmoid, "silu": F.silu}[activation](x)
+    x = (F.avg_pool2d if pooling == "avg" else F.max_pool2d)(x, 2)
+    expected = F.linear(x.flatten(1), weights["classifier.weight"], weights["classifier.bias"])
+    model = network_from(weights, shape, name=None, source="here", operations=chosen)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected)
+
+
+def test_operations_of_a_network_that_has_no_choice_are_refused() -> None:
+    twin = make_model("resnet18_modified", ModelShape(3, 5, 32), width=None, norm="instance")
+    assert operations_of(twin.state_dict(), None) == [{}]
+    with pytest.raises(ValueError, match="only convnets have a choice, this is resnet18_modified"):
+        network_from(twin.state_dict(), ModelShape(3, 5, 32), name=None, source="x", operations={"pooling": "max"})

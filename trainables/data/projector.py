@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from trainables.data.spaces import through
 from trainables.evaluate import predict_logits
 from trainables.seeding import seeded_globals
 
@@ -31,16 +32,31 @@ Pairs = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 class Trunk(nn.Module):
     """Features (B, D) of images as students see them: a classifier without its last linear layer."""
 
-    def __init__(self, network: nn.Module, *, scale: Tensor, shift: Tensor, side: int | None = None) -> None:
-        """The network sees scale x + shift, both (channels,), brought to `side` pixels where that is given."""
+    linear: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        scale: Tensor,
+        shift: Tensor,
+        side: int | None = None,
+        linear: Tensor | None = None,
+    ) -> None:
+        """The network sees scale x + shift, both (channels,), brought to `side` pixels where that is given.
+
+        With `linear` (D + 1, D), x is the image after that map; see `spaces.linear_map`.
+        """
         super().__init__()
+        self.register_buffer("linear", linear, persistent=False)
         self.register_buffer("scale", scale.view(-1, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(-1, 1, 1), persistent=False)
         self.network, self.side = network, side
 
     def forward(self, images: Tensor) -> Tensor:
         """Features."""
-        seen = images * self.get_buffer("scale") + self.get_buffer("shift")
+        mapped = images if self.linear is None else through(self.linear, images)
+        seen = mapped * self.get_buffer("scale") + self.get_buffer("shift")
         if self.side is not None:
             seen = F.interpolate(seen, size=(self.side, self.side), mode="bicubic", antialias=True)
         features: Tensor = self.network(seen)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,74 +16,102 @@ from torch import Tensor, nn
 
 from trainables.augment import Augmentation, augment
 from trainables.data.real import RealData
+from trainables.data.spaces import View, linear_map, possible_spaces, through, view_of
 from trainables.evaluate import autocast
 from trainables.models import load_checkpoint, network_from
 from trainables.networks import ModelShape, make_model
 from trainables.optim import make_optimizer, make_schedule
 from trainables.seeding import NetworkDraws, make_generator, seeded_globals
-from trainables.splits import Split
+from trainables.splits import Split, as_tensor
 
 #: Shorter ones need no line of progress.
 SLOW_EPOCH_S: Final = 10.0
 
 
 class Teacher(nn.Module):
-    """Mean logits of networks that see pixels normalised in their own way."""
+    """Mean logits of networks that see pixels in their own way."""
 
-    def __init__(self, members: Sequence[Member], shape: ModelShape, scale: Tensor, shift: Tensor) -> None:
-        """Ready images x become scale x + shift, both (channels,)."""
+    linear: Tensor | None
+
+    def __init__(self, members: Sequence[Member], shape: ModelShape, linear: Tensor | None = None) -> None:
+        """Networks, what they fit, and the map (D + 1, D) that some members' pixels go through; see `spaces.linear_map`."""
         super().__init__()
-        self.sources, self.shape = [(m.name, m.width, m.norm) for m in members], shape
+        self.sources, self.shape = [m.source for m in members], shape
+        self.uses_linear = [m.view.uses_linear for m in members]
         self.members = nn.ModuleList(member.network for member in members)
-        self.register_buffer("scale", scale.view(-1, 1, 1))
-        self.register_buffer("shift", shift.view(-1, 1, 1))
+        self.register_buffer("scale", torch.stack([m.view.scale for m in members]).view(len(members), -1, 1, 1))
+        self.register_buffer("shift", torch.stack([m.view.shift for m in members]).view(len(members), -1, 1, 1))
+        self.register_buffer("linear", linear if any(self.uses_linear) else None)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images as students see them, (B, channels, H, W)."""
-        seen = images * self.get_buffer("scale") + self.get_buffer("shift")
-        return torch.stack([member(seen) for member in self.members]).mean(dim=0)
+        linear = self.linear
+        mapped = images if linear is None else through(linear, images)
+        seen = [mapped if uses else images for uses in self.uses_linear]
+        scales, shifts = self.get_buffer("scale"), self.get_buffer("shift")
+        logits = [m(x * a + b) for m, x, a, b in zip(self.members, seen, scales, shifts, strict=True)]
+        return torch.stack(logits).mean(dim=0)
 
     def to_bytes(self) -> np.ndarray:
-        """All of it as uint8, to travel with the arrays of a label bank; see `teacher_from_bytes`."""
+        """All but `linear` as uint8, to travel with the arrays of a label bank; see `teacher_from_bytes`."""
         file = io.BytesIO()
         weights = [member.state_dict() for member in self.members]
-        content = {"sources": self.sources, "shape": astuple(self.shape), "weights": weights}
-        torch.save({**content, "scale": self.get_buffer("scale"), "shift": self.get_buffer("shift")}, file)
+        content: dict[str, Any] = {"sources": self.sources, "shape": astuple(self.shape), "weights": weights}
+        content |= {"scale": self.get_buffer("scale"), "shift": self.get_buffer("shift"), "linear": self.uses_linear}
+        torch.save(content, file)
         return np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A network of a teacher and what builds it again: name, width and norm, or its weights' keys."""
+    """A network of a teacher, what it sees, and what builds it again.
+
+    Attributes:
+        network: In evaluation mode.
+        view: How it sees ready images.
+        name: Of the network; None where its weights' keys tell it.
+        width, norm: Of a network that was made by name; None for one from a checkpoint.
+        operations: Of a convnet; see `models.operations_of`.
+    """
 
     network: nn.Module
+    view: View
     name: str | None
     width: int | None = None
     norm: str | None = None
+    operations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> tuple[str | None, int | None, str | None, dict[str, str]]:
+        """What builds it again, besides its weights."""
+        return self.name, self.width, self.norm, dict(self.operations)
 
 
-def teacher_from_bytes(array: np.ndarray) -> Teacher:
-    """The teacher that `to_bytes` was called on, in evaluation mode."""
+def teacher_from_bytes(array: np.ndarray, linear: np.ndarray | None = None) -> Teacher:
+    """The teacher that `to_bytes` was called on, in evaluation mode; `linear` is its map of that name, if it has one."""
     content = torch.load(io.BytesIO(array.tobytes()), map_location="cpu", weights_only=True)
     shape = ModelShape(*content["shape"])
+    views = map(View, content["linear"], content["scale"].flatten(1), content["shift"].flatten(1))
     members = []
-    for (name, width, norm), weights in zip(content["sources"], content["weights"], strict=True):
+    for (name, width, norm, operations), weights, view in zip(
+        content["sources"], content["weights"], views, strict=True
+    ):
         if width is None:
-            network = network_from(weights, shape, name=name, source="teacher")
+            network = network_from(weights, shape, name=name, source="teacher", operations=operations)
         else:
-            network = make_model(name, shape, width=width, norm=norm)
+            network = make_model(name, shape, width=width, norm=norm, **operations)
             network.load_state_dict(weights)
-        members.append(Member(network, name, width, norm))
-    return Teacher(members, shape, content["scale"].flatten(), content["shift"].flatten()).eval()
+        members.append(Member(network, view, name, width, norm, operations))
+    return Teacher(members, shape, None if linear is None else as_tensor(linear)).eval()
 
 
-def make_teacher(name: str, shape: ModelShape, *, width: int, norm: str) -> Teacher:
+def make_teacher(name: str, shape: ModelShape, *, width: int, norm: str, **operations: str) -> Teacher:
     """An untrained teacher with seeded initial weights that sees pixels as students do."""
     with seeded_globals("teacher weights", 0):
-        network = make_model(name, shape, width=width, norm=norm)
+        network = make_model(name, shape, width=width, norm=norm, **operations)
     ones = torch.ones(shape.channels)
-    return Teacher([Member(network, name, width, norm)], shape, ones, 0 * ones)
+    return Teacher([Member(network, View(False, ones, 0 * ones), name, width, norm, operations)], shape)
 
 
 def load_teacher(
@@ -95,7 +123,7 @@ def load_teacher(
     epoch: int | None = None,
     **constants: Sequence[float],
 ) -> Teacher:
-    """Teachers from checkpoints, in evaluation mode.
+    """Teachers from checkpoints as they are written: nothing is tried; in evaluation mode.
 
     Args:
         paths: Of checkpoints; several are an ensemble.
@@ -108,18 +136,13 @@ def load_teacher(
     Raises:
         ValueError: As `load_checkpoint`, or if the constants do not fit the channels.
     """
-    channels, size = real.train.images.shape[1], real.train.images.shape[-1]
-    given = {key: torch.tensor(list(values)) for key, values in constants.items()}
-    mean, std = given.get("mean", real.mean), given.get("std", real.std)
-    if not len(mean) == len(std) == channels:
-        raise ValueError(
-            f"teacher: mean and std need one number per channel ({channels}), got {len(mean)}, {len(std)}."
-        )
-    shape = ModelShape(channels, real.classes, size)
-    fit: dict[str, int] = {"classes": real.classes, "channels": channels, "image_size": size}
+    (space, *_), _ = possible_spaces(real, stated=None, mean=constants.get("mean"), std=constants.get("std"))
+    shape = ModelShape(real.test.images.shape[1], real.classes, real.size)
+    fit: dict[str, int] = {"classes": real.classes, "channels": shape.channels, "image_size": real.size}
     networks = [load_checkpoint(path, **fit, name=name, expert=expert, epoch=epoch) for path in paths]
-    members = [Member(network, name) for network in networks]
-    return Teacher(members, shape, real.std / std, (real.mean - mean) / std).eval()
+    view = view_of(space, real)
+    linear = linear_map(real, None) if view.uses_linear else None
+    return Teacher([Member(network, view, name) for network in networks], shape, linear).eval()
 
 
 def train_teacher(  # noqa: PLR0913 (hyperparameters by name)

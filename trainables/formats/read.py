@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +49,14 @@ class DistilledFile:
     native_size: int | None
 
 
-def read_distilled(
-    path: Path, given: Mapping[str, Any], *, classes: Sequence[str], size: int, scratch: Path | None = None
+def read_distilled(  # noqa: PLR0913 (what it must fit)
+    path: Path,
+    given: Mapping[str, Any],
+    *,
+    classes: Sequence[str],
+    size: int,
+    scratch: Path | None = None,
+    is_ordered: bool = False,
 ) -> DistilledFile:
     """A distilled set from disk.
 
@@ -59,6 +66,7 @@ def read_distilled(
         classes: Names of the real data's classes in the order of their labels.
         size: Side of the real images, pixels; files are decoded to it, tensors must have it.
         scratch: Folder with room for a copy of the images, where they should not be in memory.
+        is_ordered: The user gave the real classes an order of their own (`data.class_order`).
 
     Raises:
         ValueError: If the set is damaged, does not fit the real data, or a key that it asks for is missing.
@@ -71,6 +79,8 @@ def read_distilled(
         images_then, hard_then, soft_then = experiment_of(found.file or path, given["experiment"])
         found = replace(found, images=images_then, hard=hard_then, soft=soft_then)
     hard = _hard_labels(found, given, path)
+    if is_ordered:
+        _require_meaning_of_numbers(found, given, classes, path)
     hard = _in_real_order(found, given, hard, classes, path)
     if (count := len(hard.unique())) != len(classes) or int(hard.max()) + 1 != count:
         raise ValueError(f"{path}: {count} classes, the real data have {len(classes)}.")
@@ -153,7 +163,23 @@ def _require_stated(found: Found, given: Mapping[str, Any], path: Path, classes:
 def _named_as_real(found: Found, classes: Sequence[str]) -> bool:
     """The class folders have names of real classes."""
     files = found.images
-    return isinstance(files, ImageFiles) and not files.numbered and set(files.names) <= set(classes)
+    return isinstance(files, ImageFiles) and not files.numbered and None not in _real_labels(files.names, classes)
+
+
+def _real_labels(names: Sequence[str], classes: Sequence[str]) -> list[int | None]:
+    """Label of the real class that each folder is named after; None where there is none.
+
+    Case, spaces, dashes and underscores do not count, and numbers count as numbers, unless real names would then be the same.
+    """
+    plain = [_plain(name) for name in classes]
+    if len(set(plain)) < len(plain):
+        return [list(classes).index(name) if name in classes else None for name in names]
+    return [plain.index(_plain(name)) if _plain(name) in plain else None for name in names]
+
+
+def _plain(name: str) -> str:
+    """A class's name without what people write differently."""
+    return str(int(name)) if name.isascii() and name.isdigit() else re.sub(r"[\s_-]+", " ", name.casefold()).strip()
 
 
 def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
@@ -176,8 +202,11 @@ def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
 def _in_real_order(found: Found, given: Mapping[str, Any], hard: Tensor, classes: Sequence[str], path: Path) -> Tensor:
     """Labels as the real data count them."""
     order = given.get("class_order")
-    if isinstance(found.images, ImageFiles) and not found.images.numbered:
-        return _order_of_folders(found.images.names, order, classes, path)[hard]
+    if isinstance(found.images, ImageFiles):
+        if not found.images.numbered:
+            return _order_of_folders(found.images.names, order, classes, path)[hard]
+        if order is None:
+            return _order_of_numbers(classes)[hard]
     if order in (None, "index"):
         return hard
     order = sorted(classes) if order == "sorted" else order
@@ -187,22 +216,55 @@ def _in_real_order(found: Found, given: Mapping[str, Any], hard: Tensor, classes
     return torch.tensor([list(classes).index(name) for name in order])[hard]
 
 
+def _order_of_numbers(classes: Sequence[str]) -> Tensor:
+    """Label of each number that a class folder is called: of the real class of that name, else the number itself."""
+    labels = _real_labels([str(number) for number in range(len(classes))], classes)
+    return torch.arange(len(classes)) if None in labels else torch.tensor(labels)
+
+
+def _require_meaning_of_numbers(found: Found, given: Mapping[str, Any], classes: Sequence[str], path: Path) -> None:
+    """Where real classes with other names have an order that the user gave, a folder's number could count in that or in theirs."""
+    files = found.images
+    if not isinstance(files, ImageFiles) or not files.numbered or "class_order" in given:
+        return
+    numbers = [str(number) for number in range(len(classes))]
+    if None in _real_labels(numbers, classes) and list(classes) != sorted(classes):
+        raise ValueError(
+            f"{path}: class folders are numbers, and data.class_order gives the real classes an order of its own; state "
+            "class_order: index (number k is the k-th class of data.class_order), sorted (the k-th of the sorted names), or "
+            "the list of the real classes' names in the order of the numbers."
+        )
+
+
 def _order_of_folders(names: Sequence[str], order: Any, classes: Sequence[str], path: Path) -> Tensor:
     """Label of each class folder: the real class of its name, else its place in the order that was stated."""
-    if set(names) <= set(classes):
-        if isinstance(order, list) and order != [name for name in classes if name in order]:
+    labels = _real_labels(names, classes)
+    if None not in labels:
+        if isinstance(order, list) and order != [names[labels.index(k)] for k in range(len(classes)) if k in labels]:
             raise ValueError(
                 f"{path}: class_order contradicts the real data, whose classes have these names in another order; leave "
                 "it out, or set data.class_order."
             )
-        return torch.tensor([list(classes).index(name) for name in names])
+        return torch.tensor(labels)
     if order == "index":
         raise ValueError(f"{path}: class_order: index is for numbers; folders have names, give sorted or a list.")
     order = sorted(names) if order == "sorted" else order
     if sorted(order) != sorted(names):
         odd = sorted(set(order) ^ set(names))
         raise ValueError(f"{path}: class_order must name every class folder once; it differs in {odd[:5]}.")
+    _require_names_in_place(names, order, classes, path)
     return torch.tensor([order.index(name) for name in names])
+
+
+def _require_names_in_place(names: Sequence[str], order: Sequence[str], classes: Sequence[str], path: Path) -> None:
+    """A folder that is named after a real class is that class, wherever the stated order puts it."""
+    for name, label in zip(names, _real_labels(names, classes), strict=True):
+        place = order.index(name)
+        if label is not None and label != place and place < len(classes):
+            raise ValueError(
+                f"{path}: class_order makes the folder {name} the class {classes[place]}, but {classes[label]} is the real "
+                f"class of that name; give the folders in the order of the real classes, {', '.join(classes[:4])}, ..."
+            )
 
 
 def _soft_labels(found: Found, given: Mapping[str, Any], classes: int, path: Path) -> Tensor | None:

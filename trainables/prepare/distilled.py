@@ -44,7 +44,7 @@ def make_distilled(
     """The recipe's distilled set: made by a method, or read from disk (floats by way of a file in the cache's folder)."""
     wanted = recipe["data"]["distilled"]
     if "path" in wanted:
-        return _read(wanted, real, cache)
+        return _read(wanted, real, cache, is_ordered="class_order" in recipe["data"])
     if not len(real.train):
         raise ValueError(f"data.distilled.method: {wanted['method']} needs real training images; there is no train/.")
     settings = {key: value for key, value in wanted.items() if key != "method"}
@@ -57,10 +57,11 @@ def make_distilled(
     return split, AboutSet(None, "hard", None, None, {"distilled": wanted["method"]})
 
 
-def _read(wanted: Mapping[str, Any], real: RealData, cache: Path) -> tuple[Split, AboutSet]:
+def _read(wanted: Mapping[str, Any], real: RealData, cache: Path, *, is_ordered: bool) -> tuple[Split, AboutSet]:
     """A set from disk, brought to the pixels that students see."""
     path = Path(wanted["path"]).expanduser()
-    file = read_distilled(path, wanted["stated"], classes=real.names, size=real.size, scratch=cache)
+    fit: dict[str, Any] = {"classes": real.names, "size": real.size, "is_ordered": is_ordered}
+    file = read_distilled(path, wanted["stated"], **fit, scratch=cache)
     channels = real.test.images.shape[1]
     if file.images.shape[1] != channels:
         raise ValueError(f"{path}: images of {file.images.shape[1]} channels, the real data have {channels}.")

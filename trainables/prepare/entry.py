@@ -23,12 +23,13 @@ from trainables.drafts import (
     read_about,
     split_views,
 )
-from trainables.evaluate import accuracy
+from trainables.evaluate import confusion
 from trainables.prepare.bank import make_bank
 from trainables.prepare.distilled import make_distilled
+from trainables.prepare.findings import find_out
 from trainables.prepare.projector import project_labels
 from trainables.prepare.real import CHANGED, Say, load_real_data
-from trainables.prepare.teacher import load_or_train_teacher
+from trainables.prepare.teacher import load_or_train_teacher, require_readable
 from trainables.sidecar import NAME as SIDECAR
 from trainables.trial import TrialData
 
@@ -102,20 +103,24 @@ def _check_files(recipe: Mapping[str, Any]) -> None:
 def _make(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All arrays but a teacher's labels, and what is known about them."""
     _check_files(recipe)
+    require_readable(recipe)
     real, about = load_real_data(recipe, cache, say)
     is_judged = recipe["data"]["distilled"].get("method") == "rded"  # by the teacher, so it must be there
     made = (
         None if is_judged else make_distilled(recipe, real, None, cache)
     )  # its faults are found before a teacher is trained
-    teacher, accuracies = load_or_train_teacher(recipe, real, cache, say)
+    teacher, about_teacher = load_or_train_teacher(recipe, real, cache, say)
     distilled, about_set = made or make_distilled(recipe, real, teacher, cache)
-    about |= accuracies | about_set.facts
+    about |= about_teacher.facts | about_set.facts
     bank = with_pixels(make_bank(recipe, real, teacher, distilled, about_set))
     arrays = TrialData(bank, real.validation, real.test).to_arrays()
-    if teacher is not None:
-        about["teacher_distilled_accuracy"] = accuracy(teacher, distilled)
+    counts = None if teacher is None else confusion(teacher, distilled, real.classes)
+    if counts is not None:
+        about["teacher_distilled_accuracy"] = int(np.trace(counts)) / int(counts.sum())
+    about["findings"] = find_out(recipe, real, distilled, about_teacher, counts).as_dict()
     if teacher is not None and recipe["labels"] in ("bank", "online"):
         arrays["teacher"] = teacher.to_bytes()
+        arrays |= {} if teacher.linear is None else {"teacher_linear": teacher.linear.cpu().numpy()}
     if "label_format" in recipe:
         about |= {key: recipe[key] for key in ("label_format", "label_top_k") if key in recipe}
         logits = arrays.pop("bank_logits")

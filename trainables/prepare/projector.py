@@ -69,7 +69,8 @@ def _make_projector(wanted: Mapping[str, Any], real: RealData, teacher: Teacher)
         if len(teacher.members) > 1:
             raise ValueError("projector.backbone: missing; the teacher is an ensemble, which has no trunk of its own.")
         scale, shift = (teacher.get_buffer(name).flatten().cpu() for name in ("scale", "shift"))
-        trunk = Trunk(without_head(copy.deepcopy(teacher.members[0]).cpu()), scale=scale, shift=shift)
+        linear = None if teacher.linear is None else teacher.linear.cpu()
+        trunk = Trunk(without_head(copy.deepcopy(teacher.members[0]).cpu()), scale=scale, shift=shift, linear=linear)
     with torch.no_grad():
         features = trunk.eval()(torch.zeros(2, real.test.images.shape[1], real.size, real.size)).shape[1]
     if text is not None and text.shape[1] != features:

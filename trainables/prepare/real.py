@@ -69,7 +69,12 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
         return normalise(real, **constants), about
     if constants:
         raise ValueError("data.mean: with pixel_space zca students see whitened pixels; leave mean and std out.")
-    fitted = {key: data[key] for key in ("real", "name", "content", "image_size") if key in data}
     say("whitening (ZCA) fitted on the training split")
-    entry = cache / f"whitening-{data_key([fitted, validation, recipe['versions']['real']])}"
-    return whitened(real, entry), about
+    return whitened(real, whitening_entry(recipe, cache)), about
+
+
+def whitening_entry(recipe: Mapping[str, Any], cache: Path) -> Path:
+    """Cache entry of the whitening that is fitted on a recipe's training split."""
+    data, version = recipe["data"], recipe["versions"]["real"]
+    fitted = {key: data[key] for key in ("real", "name", "content", "image_size") if key in data}
+    return cache / f"whitening-{data_key([fitted, recipe['validation'], version])}"

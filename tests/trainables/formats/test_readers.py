@@ -343,3 +343,42 @@ def test_a_bare_tensor_without_its_own_number_is_as_large_as_ipc_says(tmp_path: 
         read(path, given | {"ipc": 2})
     with pytest.raises(ValueError, match=r"ipc \(file_ipc, where that is given\): must divide the 12 images, got 5"):
         read(path, given | {"file_ipc": 5})
+
+
+def test_numbered_folders_are_the_real_classes_of_those_names(tmp_path: Path) -> None:
+    """Real folders 0 to 10, whose labels data.class_order turned round; folder 3 is class 3, which has label 7."""
+    names = tuple(str(10 - k) for k in range(11))
+    found = read(builders.d4m(tmp_path, None), {}, names)
+    for image, label in zip(found.images, found.hard, strict=True):
+        assert int(image[0, 0, 0]) == 20 * (10 - int(label)) + 10
+
+
+def test_numbered_folders_need_a_statement_where_the_real_classes_have_an_order_of_their_own(tmp_path: Path) -> None:
+    path, names = builders.d4m(tmp_path, None), ("zebra", *(f"c{k}" for k in range(10)))
+    fit: dict[str, Any] = {"classes": names, "size": SIZE, "is_ordered": True}
+    with pytest.raises(
+        ValueError, match=r"class folders are numbers, and data\.class_order gives the real classes an order"
+    ):
+        read_distilled(path, {}, **fit)
+    by_place = read_distilled(path, {"class_order": "index"}, **fit)
+    in_order = read_distilled(path, {"class_order": "sorted"}, **fit)
+    pixels = {int(y): int(i[0, 0, 0]) for i, y in zip(in_order.images, in_order.hard, strict=True)}
+    assert pixels[0] == 20 * 10 + 10, "zebra is the last of the sorted names, and the first class"
+    assert {int(y): int(i[0, 0, 0]) for i, y in zip(by_place.images, by_place.hard, strict=True)}[0] == 10
+
+
+def test_names_that_differ_in_case_and_dashes_are_the_same_classes(tmp_path: Path) -> None:
+    found = read(builders.generated(tmp_path, None), {}, ("Ape", "CAT", "zebra"))
+    assert {(int(i[0, 0, 0]), int(y)) for i, y in zip(found.images, found.hard, strict=True)} == {
+        (10, 2),
+        (30, 0),
+        (50, 1),
+    }
+
+
+def test_a_stated_order_cannot_make_a_folder_another_real_class_than_its_name(tmp_path: Path) -> None:
+    """`lynx` is no folder, so an order has to be stated; but cat is a real class, and not the first."""
+    path = builders.generated(tmp_path, None)
+    with pytest.raises(ValueError, match="class_order makes the folder cat the class lynx, but cat is the real class"):
+        read(path, {"class_order": ["cat", "zebra", "ape"]}, ("lynx", "cat", "dog"))
+    read(path, {"class_order": ["zebra", "cat", "ape"]}, ("lynx", "cat", "dog"))
