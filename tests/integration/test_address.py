@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks.surroundings import Server, free_port, own_ray_folder
 from orchestrator import Sweep
-from tests.integration import REAL_PARTS
+from tests.integration import REAL_PARTS, wait_for
 
 pytestmark = REAL_PARTS
 BIN = Path(sys.executable).parent
@@ -37,6 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dic
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        wait_for((folder / "ray" / "ray_current_cluster").exists, alive=lambda: head.poll() is None)
         yield f"127.0.0.1:{ports['port']}", environment
         head.terminate()
         head.wait()
