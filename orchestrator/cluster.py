@@ -145,7 +145,7 @@ def connected(address: str | None) -> Iterator[str | None]:
     on_terminate = signal.getsignal(signal.SIGTERM)
     foreign = foreign_address(address)
     try:
-        with _discreet(is_local=foreign is None):
+        with _discreet(is_local=foreign is None, is_code_sent=bool(address)):
             context = ray.init(
                 address=foreign or "local",
                 log_to_driver=False,
@@ -168,11 +168,11 @@ def connected(address: str | None) -> Iterator[str | None]:
 
 
 @contextmanager
-def _discreet(*, is_local: bool) -> Iterator[None]:
+def _discreet(*, is_local: bool, is_code_sent: bool) -> Iterator[None]:
     """Start Ray so that it neither tells nor runs what it should not.
 
     Its table of jobs shows the command line, where a tracker's address may have a password. It puts the current folder first
-    on the workers' path, so that a `copy.py` there would be run: here that is this code's folder, or none. And a cluster that
+    on the workers' path, so that a `copy.py` there would be run: here that is this code's folder, or none where the code is sent along. And a cluster that
     is for this machine alone listens on the loopback interface alone (what Ray does on macOS by default).
     """
     from ray._private import ray_constants, utils
@@ -183,7 +183,8 @@ def _discreet(*, is_local: bool) -> Iterator[None]:
     if is_local:
         ray_constants.ENABLE_RAY_CLUSTER, os.environ[_SEVERAL_NODES] = False, "0"
     try:
-        with chdir(root if root.name not in ("site-packages", "dist-packages") else root.anchor):
+        is_installed = root.name in ("site-packages", "dist-packages")
+        with chdir(root.anchor if is_installed or is_code_sent else root):
             yield
     finally:
         utils.get_entrypoint_name, ray_constants.ENABLE_RAY_CLUSTER = was[:2]

@@ -33,7 +33,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dic
     with own_ray_folder() as folder:
         head = subprocess.Popen(
             [*command, *(f"--{name}={port}" for name, port in ports.items())],
-            env={**environment, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": str(folder)},
+            env={**environment, "RAY_AUTH_MODE": "token", "RAY_TMPDIR": str(folder), "PYTHONPATH": ""},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
