@@ -17,6 +17,7 @@ from orchestrator.landscape.values import TWO_SEEDS, ranking
 from orchestrator.plan import Plan, why_nothing_stops
 from orchestrator.prepare import Say, known_data
 from orchestrator.progress import format_duration
+from orchestrator.remarks import describe_datasets
 from orchestrator.sweep import Sweep
 from search_spaces import ConfigError, load_space
 from search_spaces.settings import EarlyStopping
@@ -41,6 +42,7 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     yield "\nCells [and the names in the space's loss list that stand for them]:"
     yield from (f"  {cell['cell']}  [{', '.join(cell['arms'])}]" for cell in facts["cells"])
     yield from _describe_content(facts["data"])
+    yield from describe_datasets(facts["datasets"])
     yield from _describe_data(sweep)
     yield from _describe_draws(facts)
     yield from _describe_stopping(facts["early_stopping"])

@@ -18,6 +18,7 @@ from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effec
 from orchestrator.landscape.values import levels_of
 from orchestrator.plan import Plan, why_nothing_stops
 from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, sweep_cost_s
+from orchestrator.remarks import data_facts
 from orchestrator.students import require_buildable
 from orchestrator.sweep import Sweep
 from orchestrator.table import tidy_table
@@ -44,6 +45,7 @@ def plan_facts(sweep: Sweep, *, probe: bool, say: Say) -> dict[str, Any]:
         "repeated": plan.repeated,
         "cells": [{"cell": cell.label, "arms": list(cell.arms), **cell.factors} for cell in plan.cells],
         "data": _data(plan),
+        "datasets": data_facts(plan),
         "draws": _draws(plan),
         "early_stopping": _stopping(plan),
         "detectable": _detectable(plan),

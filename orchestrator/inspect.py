@@ -66,7 +66,7 @@ def describe_file(path: Path, facts: Mapping[str, Any]) -> Iterator[str]:
         sample = "a sample of 200" if images["sampled"] else "all"
         yield f"  images   {' x '.join(map(str, images['shape']))}, {images['dtype']}, {images['min']:.4g} to {images['max']:.4g}"
         yield f"  pixels   mean {images['mean']}, deviation {images['std']} per channel ({sample})"
-        yield f"  space    {facts['pixel_space'] or 'unknown; a guess: ' + facts['details']['pixel_space_guess']}"
+        yield f"  space    {facts['pixel_space'] or facts['details']['pixel_space_guess']}"
     if labels := facts["labels"]:
         yield f"  labels   {labels['kind'] or 'soft'}, {' x '.join(map(str, labels['shape']))}"
     if facts["classes"]:
@@ -75,6 +75,7 @@ def describe_file(path: Path, facts: Mapping[str, Any]) -> Iterator[str]:
     shown = {key: value for key, value in facts["details"].items() if key not in ("pixel_space_guess", "details")}
     yield from (f"  {key:8} {value}" for key, value in shown.items())
     yield from (f"  stated   {key}: {value} ({sidecar_of(path).name})" for key, value in facts["stated"].items())
+    yield from (f"  NOTE     {remark}" for remark in facts["remarks"])
     yield from (f"  PROBLEM  {problem}" for problem in facts["problems"])
     yield from (f"  STATE    {key}: {STATED[key]}" for key in facts["asks"])
     if facts["asks"]:

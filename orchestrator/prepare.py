@@ -16,12 +16,19 @@ from orchestrator.plan import Plan
 from orchestrator.processes import command_of, safe_environment
 from search_spaces import ConfigError
 from trainables.arrays import entry_of, is_intact
-from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, TrialConfig, cost_class
+from trainables.config import ANGLE_LOSSES, LOGIT_LOSSES, LOSS_KNOBS, TrialConfig, cost_class
 from trainables.drafts import read_about
 
 #: How a reader ends that crashes in native code, or that the system ends because memory ran out.
 _CRASHES: Final = {-number: number.name for number in (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGKILL)}
 Say = Callable[[str], None]
+#: Losses that cannot use stored labels of a kind.
+_ON_LOGITS: Final = (*LOGIT_LOSSES, *ANGLE_LOSSES)
+UNUSABLE: Final[Mapping[str, Sequence[str]]] = {
+    "prob": _ON_LOGITS,
+    "logprob": _ON_LOGITS,
+    "centred": tuple(name for name, knobs in LOSS_KNOBS.items() if "temperature" in knobs),
+}
 
 
 def prepare_data(plan: Plan, cache: Path, say: Say, *, leave_labels: bool = False) -> dict[str, dict[str, Any]]:
@@ -72,17 +79,24 @@ def known_data(plan: Plan, cache: Path) -> dict[str, dict[str, Any]]:
 
 
 def unusable_labels(plan: Plan, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Losses that need logits, where a set came with probabilities: log p has lost the norm that they compare."""
+    """Losses that cannot use the kind of labels that came with a set.
+
+    log p has lost the norm that losses on logits and angles compare; the softmax of centred labels (one-hot less 1 / C) is
+    nearly uniform, so they are for losses on logits and angles, and for hard labels.
+    """
     bad = {
-        "|".join(cell.arms)
+        ("|".join(cell.arms), kind)
         for cell in plan.cells
-        if cell.settings.fixed.labels == "stored" and cell.loss in (*LOGIT_LOSSES, *ANGLE_LOSSES)
-        if known[plan.data_keys[cell.label]].get("label_kind") == "prob"
+        if cell.settings.fixed.labels == "stored"
+        for kind in [str(known[plan.data_keys[cell.label]].get("label_kind"))]
+        if cell.loss in UNUSABLE.get(kind, ())
     }
-    return [
-        f"scientific.loss: {name} compares logits, the stored labels are probabilities; leave it out, or labels: bank."
-        for name in sorted(bad)
-    ]
+    whats = {
+        "prob": "compares logits, the stored labels are probabilities",
+        "logprob": "compares logits, the stored labels are logarithms of probabilities",
+        "centred": "compares probabilities, the stored labels are centred (one-hot less 1 / C)",
+    }
+    return [f"scientific.loss: {name} {whats[kind]}; leave it out, or labels: bank." for name, kind in sorted(bad)]
 
 
 def probe_costs(plan: Plan, cache: Path, say: Say) -> dict[str, dict[str, float]]:

@@ -22,6 +22,7 @@ from orchestrator.plan import AUTO, Plan, difference
 from orchestrator.prepare import Say, fetch_real, prepare_data, probe_costs, unusable_labels
 from orchestrator.recipes import TO_DOWNLOAD
 from orchestrator.records import read_records
+from orchestrator.remarks import remarks_about
 from orchestrator.students import require_buildable
 from orchestrator.table import tidy_table
 from orchestrator.tracking.address import TRACKERS, agree, public_uri, require_agreed, sqlite_path
@@ -384,7 +385,8 @@ class Sweep:
         data = self.facts["data"]
         if refused := unusable_labels(self.plan, data):
             raise ConfigError(refused)
-        for line in dict.fromkeys(line for about in data.values() for line in describe_data(about)):
+        known = [line for about in data.values() for line in (*describe_data(about), *remarks_about(about))]
+        for line in dict.fromkeys(known):
             self.say(line)
         doubts = {key: doubts_about(about) for key, about in data.items()}
         early = {key for key, about in data.items() if "teacher_epoch" in about}

@@ -311,7 +311,9 @@ def _join(errors: Sequence[Any], model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         *parents, key = map(str, first["loc"])
         return unknown(key, _keys_of(_model_at(parents, model)))
-    allowed = " or ".join(error["msg"].removeprefix("Input ").replace("should", "must") for error in errors)
+    allowed = " or ".join(
+        dict.fromkeys(error["msg"].removeprefix("Input ").replace("should", "must") for error in errors)
+    )
     return f"{allowed}, got {first['input']!r}."
 
 

@@ -170,15 +170,20 @@ class Distilled(Settings):
     pixel_space: Literal["raw01", "meanstd", "zca"] | None = Field(
         None, description="Of a file's pixels, where it cannot tell: 0 to 1, normalised, or whitened."
     )
-    mean: list[Finite] | None = Field(
-        None, description="meanstd: what was subtracted per channel, of pixels in [0, 1]."
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None,
+        description="meanstd: what was subtracted per channel, of pixels in [0, 1] (divide constants of bytes by 255).",
     )
-    std: list[Positive] | None = Field(None, description="meanstd: what was divided by per channel.")
+    std: list[Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None, description="meanstd: what was divided by per channel, of pixels in [0, 1]."
+    )
     class_order: Literal["index", "sorted"] | list[str] | None = Field(
         None, description="Names in label order; index: positions are labels; sorted: sorted folder names."
     )
-    label_kind: Literal["prob", "logit", "hard"] | None = Field(
-        None, description="Of stored soft labels, where the file cannot tell; hard takes their argmax."
+    label_kind: Literal["prob", "logprob", "logit", "centred", "hard"] | None = Field(
+        None,
+        description="Of stored soft labels, where the file cannot tell: probabilities, their logarithms, logits, one-hot "
+        "less 1 / C; hard takes the largest entry of each row.",
     )
     decode_factor: PositiveInt | None = Field(None, description="IDC: f x f images are packed into each.")
     experiment: int | None = Field(None, description="DC, DSA, DM: which experiment of the file, from 0; none: last.")

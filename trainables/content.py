@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from trainables.config import content_hash
+from trainables.paths import labels_beside
 
 #: Files of up to this size together are identified by all bytes in them.
 WHOLE_BYTES: Final = 4 * 2**30
@@ -156,8 +157,9 @@ def set_hash(path: str, ignored: tuple[str, ...] = ()) -> str:
     place = Path(path).expanduser()
     if place.is_dir():
         return folder_content(str(place), ignored).key
-    beside = [place.with_name(place.name.replace("images", other)) for other in ("labels", "lr")]
-    hashes = [file_hash(str(other)) for other in beside if other != place and other.is_file()]
+    rate = place.with_name(place.name.replace("images", "lr"))
+    beside = [labels_beside(place), rate if rate != place and rate.is_file() else None]
+    hashes = [file_hash(str(other)) for other in beside if other is not None]
     is_whitened = "images" in place.name and any(place.parent.glob("images_zca_*.pt"))
     return content_hash([file_hash(path), *hashes, is_whitened])
 

@@ -51,6 +51,8 @@ TRAINING_IMAGES: Final[Mapping[str, tuple[int, int]]] = {
 #: Where their files lie if `data.root` does not say; the folder of imagenette's there.
 DEFAULT_ROOT: Final = "data"
 IMAGENETTE: Final = "imagenette2"
+#: Real data that are not mirrored unless that is asked for: mirrored images are other characters.
+HANDED: Final = ("digits", "mnist", "svhn")
 #: C of each.
 CLASSES: Final[Mapping[str, int]] = {name: 100 if name == "cifar100" else 10 for name in REAL_DATASETS}
 #: Side of their images, pixels; imagenette's differ, so `data.image_size` says to what they are brought.

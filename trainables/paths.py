@@ -21,6 +21,17 @@ def permitted(mode: int) -> int:
     return mode & ~umask
 
 
+#: What files of images and of their labels are called; other than images and labels in numpy files alone.
+_PAIRS: Final = (
+    ("images", "labels"),
+    ("image", "label"),
+    ("x", "y"),
+    ("X", "y"),
+    ("data", "labels"),
+    ("data", "targets"),
+)
+
+
 def below(root: Path, *names: str) -> Path:
     """The path of `names` below a folder, each name one part of it.
 
@@ -37,3 +48,12 @@ def below(root: Path, *names: str) -> Path:
                 f"a name in {root} has letters, digits, _, - and . and does not begin with . or -, got {name!r:.100}."
             )
     return root.joinpath(*names)
+
+
+def labels_beside(path: Path) -> Path | None:
+    """The labels of a file of images, by their names: images_best.pt and labels_best.pt, x.npy and y.npy."""
+    for images, labels in _PAIRS if path.suffix == ".npy" else _PAIRS[:1]:
+        beside = path.with_name(path.stem.replace(images, labels) + path.suffix)
+        if beside != path and beside.is_file():
+            return beside
+    return None

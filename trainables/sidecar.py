@@ -18,7 +18,8 @@ STATED: Final = {
     "mean": "what was subtracted per channel, of pixels in [0, 1]",
     "std": "what was divided by per channel",
     "class_order": "index (positions are labels), sorted (names in sorted order), or the list of names in label order",
-    "label_kind": "prob (rows that sum to 1), logit, or hard (only their argmax counts)",
+    "label_kind": "prob (rows that sum to 1), logprob (their logarithms), logit, centred (one-hot less 1 / C) or hard "
+    "(only the largest entry of each row counts)",
     "decode_factor": "f of files that pack f x f images into each (IDC: the factor in the folder's name), else 1",
     "ipc": "images per class",
     "file_ipc": "images per class in a bare tensor, of which `ipc` takes the first",

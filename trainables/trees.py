@@ -7,17 +7,38 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from trainables.archives import kind_of_archive, read_parts
 from trainables.config import content_hash
 from trainables.content import Content, content_of
 
 EVALUATION_FOLDERS: Final = ("test", "val", "valid", "validation")
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+#: What Pillow reads and datasets are made of; other files are passed over, and counted by `passed_over`.
+IMAGE_SUFFIXES: Final = (
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tif",
+        ".tiff",
+        ".gif",
+    ),
+    *(".tga", ".jp2", ".avif"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,11 @@ class Tree:
         """Hash of the classes in their order and of every image's part, class, name and bytes."""
         return content_hash([list(self.classes), self.content.key])
 
+    @property
+    def folders(self) -> list[Path]:
+        """The class folders of every part."""
+        return sorted({(self.root / path).parent for entries in self.files.values() for path, _ in entries})
+
 
 @lru_cache(maxsize=32)
 def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
@@ -54,6 +80,8 @@ def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
         ValueError: If folders are missing, differ between the parts, or hold no images.
     """
     folder = Path(root).expanduser()
+    if kind_of_archive(folder) is not None:
+        return _as_tree(folder, class_order)
     evaluation = next((folder / name for name in EVALUATION_FOLDERS if (folder / name).is_dir()), None)
     if evaluation is None:
         raise ValueError(
@@ -79,6 +107,19 @@ def list_tree(root: str, class_order: tuple[str, ...] | None = None) -> Tree:
 def _name(part: str, path: str) -> str:
     """What of an image's path counts: `val` and `test` are the same part."""
     return f"{part}/{path.partition('/')[2]}"
+
+
+def _as_tree(path: Path, class_order: Sequence[str] | None) -> Tree:
+    """CIFAR's or MNIST's original files, listed as if they were a tree."""
+    if class_order is not None:
+        raise ValueError(f"{path}: class_order: not for original files, which number their classes; leave it out.")
+    parts, names = read_parts(path)
+    files = {
+        part: tuple((f"{part}/{number}", int(label)) for number, label in enumerate(labels))
+        for part, (_, labels) in parts.items()
+    }
+    folder = sorted(place for place in path.iterdir() if place.is_file()) if path.is_dir() else [path]
+    return Tree(path, names, files, content_of([(place.name, place) for place in folder]))
 
 
 def class_folders(path: Path) -> list[str]:
@@ -107,6 +148,20 @@ def image_names(folder: Path) -> list[str]:
     """Names of the image files in a folder, sorted as text; hidden files are none."""
     names = (entry.name for entry in os.scandir(folder))
     return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+
+
+def passed_over(folders: Sequence[Path]) -> list[str]:
+    """What lies in class folders and is not read, counted by its kind, in a sentence; nothing if that is nothing."""
+    counts: Counter[str] = Counter()
+    for folder in folders:
+        for place, _, files in os.walk(folder):
+            is_nested = Path(place) != folder
+            for name in (name for name in files if not name.startswith(".")):
+                is_image = name.lower().endswith(IMAGE_SUFFIXES)
+                if is_nested or not is_image:
+                    counts["images in nested folders" if is_image else f"{Path(name).suffix or 'other'} files"] += 1
+    shown = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(4))
+    return [f"passed over in class folders: {shown}."] if counts else []
 
 
 def _files(path: Path, classes: Sequence[str], root: Path) -> Iterator[tuple[str, int]]:

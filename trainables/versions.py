@@ -13,8 +13,8 @@ from trainables.config import LOSS_KNOBS
 from trainables.names import SCHEDULES
 
 VERSIONS: Final[Mapping[str, int]] = {
-    "real": 1,  # readers of real data, their split, normalisation and whitening
-    "distilled": 1,  # readers and makers of distilled sets
+    "real": 2,  # readers of real data, their split, normalisation and whitening
+    "distilled": 2,  # readers and makers of distilled sets
     "augmentation": 1,  # drawing and rendering of views
     "labels": 1,  # labelling, rounding and projecting
     "teachers": 1,  # training of teachers

@@ -16,6 +16,7 @@ from orchestrator.judgement import doubts_about, mistakes_in, remarks_on, stated
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.tuning import boundary_flags
 from orchestrator.landscape.values import confirmed
+from orchestrator.remarks import remarks_about
 from orchestrator.search import TwoStageSearch
 from trainables.findings import Findings
 
@@ -27,6 +28,7 @@ def caveats(landscape: Landscape) -> Iterator[str]:
     for about in [known[key] for key in dict.fromkeys(landscape.plan.data_keys.values()) if key in known]:
         error = 1 - confirmed(table).test_accuracy.mean()
         yield from _of_data(about, error=error, chosen="Draws and cells were chosen" if tuned else "Curves are")
+        yield from remarks_about(about)
     axes = {*landscape.plan.space.axes, *(factor.name for factor in landscape.plan.space.nuisance)}
     fixed = {key: value for key, value in settings.fixed.model_dump().items() if key not in axes}
     yield "Fixed and not varied: " + ", ".join(f"{key} = {value}" for key, value in fixed.items()) + "."

@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from trainables.data.named import HANDED, load_named
-from trainables.names import IMAGE_SIZES, REAL_DATASETS
+from trainables.data.named import load_named
+from trainables.names import HANDED, IMAGE_SIZES, REAL_DATASETS
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from trainables.names import IMAGENETTE
 from trainables.trees import list_tree
 from trainables.versions import VERSIONS
 
-#: Mirrored images are other characters.
-HANDED: Final = ("digits", "mnist", "svhn")
 Parts = tuple[dict[str, np.ndarray], tuple[str, ...]]
 
 

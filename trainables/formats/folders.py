@@ -14,7 +14,7 @@ from typing import Final
 import torch
 
 from trainables.formats.found import Found, ImageFiles
-from trainables.trees import class_folders, image_names
+from trainables.trees import class_folders, image_names, passed_over
 
 #: Name of the layout by what every class folder is called, tried in this order; the number in it is the label.
 _NUMBERED: Final = {"sre2l": r"new(\d{3,5})", "rded": r"(\d{5})", "numbered": r"(\d{1,4})"}
@@ -68,7 +68,7 @@ def _found(folder: Path, layout: str, names: tuple[str, ...], *, numbered: bool)
             raise ValueError(f"{folder}: no images in {name}.")
     if numbered:
         _require_agreement(folder, files)
-    problems = () if len(set(counts.values())) == 1 else (f"classes have {_spread(counts)} images; sets are balanced.",)
+    problems = [] if len(set(counts.values())) == 1 else [f"classes have {_spread(counts)} images; sets are balanced."]
     return Found(
         kind="distilled",
         format=layout,
@@ -77,7 +77,7 @@ def _found(folder: Path, layout: str, names: tuple[str, ...], *, numbered: bool)
         classes=len(names),
         pixel_space="uint8",
         asks=() if numbered else ("class_order",),
-        problems=problems,
+        problems=(*problems, *passed_over([folder / name for name in names])),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.decode import decode_files
+from trainables.data.survey import Survey, survey_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,13 @@ class ImageFiles:
 
     def decode(self, index: np.ndarray, size: int | None) -> Tensor:
         """Some images, uint8 (n, channels, size, size); None keeps the size of the first."""
-        return torch.from_numpy(decode_files(self.root, [self.files[i] for i in index], size))
+        chosen = [self.files[i] for i in index]
+        return torch.from_numpy(decode_files(self.root, chosen, size, self.survey(index)))
+
+    def survey(self, index: np.ndarray) -> Survey:
+        """What some images have in common; of images with more than 8 bits, what all have."""
+        survey = survey_images(self.root, [self.files[i] for i in index])
+        return survey_images(self.root, self.files) if survey.deep and len(index) < len(self.files) else survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +52,12 @@ class Found:
         images: (N, channels, H, W) float or uint8, or files; None where there are none.
         hard: (N,) labels.
         soft: (N, C) labels that came with the images.
-        label_kind: Of `soft`, where the content proves it: "prob" or "logit".
+        label_kind: Of `soft`, where the content proves it; see `trainables.formats.kinds`.
         classes: C, where the content tells it.
         pixel_space: Where the format fixes it: "uint8", "raw01", "meanstd" or "zca".
         asks: Keys of STATED that the user must give before the set can be used.
         problems: What is doubtful or wrong, in sentences.
+        remarks: What was decided about the content and should be known, in sentences.
         details: Further facts for `inspect`.
         file: Of the images, where a folder was given.
     """
@@ -64,11 +72,6 @@ class Found:
     pixel_space: str | None = None
     asks: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
-
-
-def kind_of_rows(soft: Tensor) -> str:
-    """What rows of soft labels are: "prob" if every row is a distribution, else "logit"."""
-    rows = soft.float()
-    return "prob" if bool((rows >= 0).all() and ((rows.sum(dim=1) - 1).abs() < 1e-3).all()) else "logit"

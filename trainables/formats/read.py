@@ -15,7 +15,10 @@ from torch import Tensor
 
 from trainables.arrays import changed_rows
 from trainables.data.decode import side_of
-from trainables.formats.found import Found, ImageFiles, kind_of_rows
+from trainables.formats.found import Found, ImageFiles
+from trainables.formats.kinds import as_kind, possible_kinds
+from trainables.formats.pixels import looks_whitened
+from trainables.formats.positions import hard_labels
 from trainables.formats.recognise import recognise_path
 from trainables.formats.tensors import experiment_of
 from trainables.sidecar import STATED
@@ -29,12 +32,13 @@ class DistilledFile:
         images: (N, channels, H, W), uint8, or float in `pixel_space`.
         hard: (N,) labels in the real data's order.
         soft: (N, C) labels that came with the images, or None.
-        label_kind: Of `soft`: "prob" or "logit"; "hard" without.
+        label_kind: Of `soft`, see `trainables.formats.kinds`; "hard" without.
         pixel_space: "uint8", "raw01", "meanstd" or "zca".
         mean, std: Per channel, where the space is "meanstd".
         format: What it was recognised as.
         native_size: Shorter side of the first file, pixels; None for tensors.
         listed: Which image each file is, in torchvision's ImageFolder order; None for a part of the files, or tensors.
+        remarks: What was decided about the file or is doubtful about it, in sentences.
     """
 
     images: Tensor
@@ -47,6 +51,7 @@ class DistilledFile:
     format: str
     listed: Tensor | None
     native_size: int | None
+    remarks: tuple[str, ...] = ()
 
 
 def read_distilled(  # noqa: PLR0913 (what it must fit)
@@ -78,17 +83,23 @@ def read_distilled(  # noqa: PLR0913 (what it must fit)
     if found.format == "dc" and "experiment" in given:
         images_then, hard_then, soft_then = experiment_of(found.file or path, given["experiment"])
         found = replace(found, images=images_then, hard=hard_then, soft=soft_then)
-    hard = _hard_labels(found, given, path)
+    if found.soft is not None and (count := found.soft.shape[1]) != len(classes):
+        raise ValueError(f"{path}: soft labels for {count} classes, the real data have {len(classes)}.")
+    if found.hard is None and found.soft is None:
+        hard, said = _by_position(found, given, path), ""
+    else:
+        hard, said = hard_labels(found, given, path)
     if is_ordered:
         _require_meaning_of_numbers(found, given, classes, path)
     hard = _in_real_order(found, given, hard, classes, path)
     if (count := len(hard.unique())) != len(classes) or int(hard.max()) + 1 != count:
         raise ValueError(f"{path}: {count} classes, the real data have {len(classes)}.")
-    soft = _soft_labels(found, given, len(classes), path)
+    soft = _soft_labels(found, given, path)
     keep = _first_per_class(hard, given.get("ipc"), path)
     images = found.images
     assert images is not None
     native = side_of(images.root, images.files) if isinstance(images, ImageFiles) else None
+    sizes = images.survey(keep.numpy()).remarks(size) if isinstance(images, ImageFiles) else []
     pixels = images.decode(keep.numpy(), size) if isinstance(images, ImageFiles) else _kept(images, keep, scratch)
     hard, soft = hard[keep], None if soft is None else soft[keep]
     factor = given.get("decode_factor", 1)
@@ -98,13 +109,14 @@ def read_distilled(  # noqa: PLR0913 (what it must fit)
         pixels, hard = unpack(pixels, factor), hard.repeat_interleave(factor**2)
     space = "uint8" if pixels.dtype == torch.uint8 else given.get("pixel_space") or found.pixel_space
     assert space is not None
+    kind = "hard" if soft is None else given.get("label_kind") or found.label_kind
+    assert kind is not None
     _require_pixels(pixels, space, given, size, path)
     constants = [tuple(map(float, given.get(key, ()))) for key in ("mean", "std")]
-    kind = "hard" if soft is None else given.get("label_kind") or found.label_kind or kind_of_rows(soft)
     return DistilledFile(
         images=pixels,
         hard=hard,
-        soft=soft,
+        soft=None if soft is None else as_kind(soft, kind),
         label_kind=kind,
         pixel_space=space,
         mean=constants[0],
@@ -112,6 +124,7 @@ def read_distilled(  # noqa: PLR0913 (what it must fit)
         format=found.format,
         listed=_listed(images, keep),
         native_size=native,
+        remarks=(*doubts_about(found, given), *remarks_on(found, given), *sizes, *((said,) if said else ())),
     )
 
 
@@ -142,11 +155,44 @@ def unpack(images: Tensor, factor: int) -> Tensor:
 def missing_keys(found: Found, given: Mapping[str, Any]) -> list[str]:
     """Keys that a set asks for and nobody stated; normalised pixels need their constants."""
     asked = [*found.asks]
-    if given.get("pixel_space") == "meanstd" and found.pixel_space != "uint8":
+    space = given.get("pixel_space", found.pixel_space)
+    if space == "meanstd" and found.pixel_space != "uint8":
         asked += ["mean", "std"]
+    elif space is not None:
+        asked = [key for key in asked if key not in ("mean", "std")]
     if "file_ipc" in given:
         asked = [key for key in asked if key != "ipc"]
-    return [key for key in asked if given.get(key) is None]
+    return [key for key in dict.fromkeys(asked) if given.get(key) is None]
+
+
+def remarks_on(found: Found, given: Mapping[str, Any]) -> list[str]:
+    """What was decided about a set's content and should be known, in sentences; nothing about what a user stated."""
+    return [*found.remarks] if given.get("label_kind") in (None, found.label_kind) else []
+
+
+def doubts_about(found: Found, given: Mapping[str, Any]) -> list[str]:
+    """What is doubtful about a set with what a user stated of it, in sentences."""
+    space, stated = given.get("pixel_space", found.pixel_space), given.get("label_kind")
+    doubts = [*found.problems]
+    if stated not in (None, "hard", found.label_kind) and found.label_kind is not None:
+        doubts.append(f"label_kind: {stated} is stated; the rows look like {found.label_kind}.")
+    if isinstance(found.images, Tensor) and found.images.is_floating_point() and space in ("meanstd", "zca"):
+        doubts += _against_smoothness(found.images, space)
+    if space == "zca" and found.format in ("frepo", "rfad", "rcig"):
+        doubts.append(f"{found.format} whitens by a recipe of its own; real images are whitened by kornia's, eps 0.1.")
+    if space in ("raw01", "uint8", "zca") and {"mean", "std"} & given.keys():
+        doubts.append(f"mean and std are stated and not used, because the pixels are {space}.")
+    return doubts
+
+
+def _against_smoothness(images: Tensor, space: str) -> list[str]:
+    """What speaks against the space that was stated or that the layout has."""
+    is_white, why = looks_whitened(images)
+    if space == "zca" and is_white is False:
+        return [f"pixel_space is zca, but {why}; look at what made the file."]
+    if space == "meanstd" and is_white:
+        return [f"pixel_space is meanstd, but {why}; look at what made the file."]
+    return []
 
 
 def _require_stated(found: Found, given: Mapping[str, Any], path: Path, classes: Sequence[str]) -> None:
@@ -182,19 +228,11 @@ def _plain(name: str) -> str:
     return str(int(name)) if name.isascii() and name.isdigit() else re.sub(r"[\s_-]+", " ", name.casefold()).strip()
 
 
-def _hard_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
-    """As stored, or by position: class-major sets without hard labels."""
-    if found.hard is not None:
-        return found.hard
+def _by_position(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
+    """Labels of a bare tensor: class after class."""
     assert isinstance(found.images, Tensor)
-    n = len(found.images)
-    if found.soft is not None:
-        if given.get("label_kind") == "hard" or found.format in ("frepo", "kip", "gift", "dc"):
-            return found.soft.argmax(dim=1)
-        ipc, rest = divmod(n, found.soft.shape[1])
-        if rest:
-            raise ValueError(f"{path}: {n} images cannot be the same number of each of {found.soft.shape[1]} classes.")
-    elif n % (ipc := given.get("file_ipc", given.get("ipc"))):
+    n, ipc = len(found.images), int(given.get("file_ipc") or given["ipc"])
+    if n % ipc:
         raise ValueError(f"{path}: ipc (file_ipc, where that is given): must divide the {n} images, got {ipc}.")
     return torch.arange(n) // ipc
 
@@ -267,15 +305,13 @@ def _require_names_in_place(names: Sequence[str], order: Sequence[str], classes:
             )
 
 
-def _soft_labels(found: Found, given: Mapping[str, Any], classes: int, path: Path) -> Tensor | None:
+def _soft_labels(found: Found, given: Mapping[str, Any], path: Path) -> Tensor | None:
     if found.soft is None or given.get("label_kind") == "hard":
         return None
-    if found.soft.shape[1] != classes:
-        raise ValueError(f"{path}: soft labels for {found.soft.shape[1]} classes, the real data have {classes}.")
-    if given.get("label_kind") == "prob" and kind_of_rows(found.soft) != "prob":
-        raise ValueError(f"{path}: label_kind: prob, but rows are negative or do not sum to 1; give logit or hard.")
-    if given.get("label_kind") == "logit" and kind_of_rows(found.soft) == "prob":
-        raise ValueError(f"{path}: label_kind: logit, but every row is a distribution; give prob or hard.")
+    stated = given.get("label_kind")
+    if stated is not None and (why := (kinds := possible_kinds(found.soft))[stated]):
+        others = " or ".join(kind for kind, refused in kinds.items() if not refused)
+        raise ValueError(f"{path}: label_kind: {stated}, but {why}; give {others}.")
     if given.get("class_order", "index") != "index":
         raise ValueError(f"{path}: class_order cannot reorder soft labels; give index.")
     return found.soft

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from torch import Tensor
+
 from trainables.experts import is_buffer
+from trainables.formats.flax_files import recognise_flax
 from trainables.formats.folders import recognise_folder
 from trainables.formats.found import Found
+from trainables.formats.numpy_files import recognise_archive, recognise_array
 from trainables.formats.stores import recognise_store
-from trainables.formats.tensors import recognise_archive, recognise_tensors, tensors_in
+from trainables.formats.tensors import recognise_tensors, tensors_in
 from trainables.models import recognise, safe_load, weights_of
 
 _KNOWN: Final = (
     "GIFT data.pt, IDC and NCFM pairs, DC/DSA/DM res_*.pt, MTT/FTD/TESLA/DATM images_*.pt, DD-Ranking, bare tensors, "
-    "FRePo and KIP .npz, class folders of images, FKD label stores, network checkpoints"
+    "FRePo, KIP and RFAD .npz, RCIG's flax checkpoints, .npy, class folders of images, FKD label stores, network checkpoints"
 )
 
 
@@ -43,8 +49,35 @@ def _in_folder(path: Path) -> Found | None:
 def _in_file(path: Path) -> Found | None:
     if path.suffix == ".npz":
         return recognise_archive(path)
+    if path.suffix == ".npy":
+        return recognise_array(path)
+    if (found := recognise_flax(path)) is not None:
+        return found
     content = safe_load(path)
     return recognise_tensors(content, path) or _experts(content) or _checkpoint(content, path)
+
+
+def looks_like(weights: Mapping[str, Tensor]) -> str | None:
+    """What a network is that is recognised but not loaded, None if its keys say nothing."""
+    stages = [re.fullmatch(r"layer(\d)\.(\d+)\.conv1\.weight", key) for key in weights]
+    blocks = {(int(m[1]), int(m[2])) for m in stages if m}
+    if blocks and max(stage for stage, _ in blocks) == 3:
+        shortcut = (
+            "with" if any(".shortcut." in key or ".downsample." in key for key in weights) else "without (option A)"
+        )
+        return f"a ResNet-{2 * len(blocks) + 2} for CIFAR, of 3 stages, {shortcut} weights in its shortcuts"
+    convolutions = [value for value in weights.values() if value.ndim == 4]
+    linear = [value for value in weights.values() if value.ndim == 2]
+    if len(convolutions) == 2 and len(linear) == 3 and convolutions[0].shape[-1] == 5:
+        return "a LeNet (2 convolutions of 5 x 5, 3 linear layers)"
+    if (
+        convolutions
+        and linear
+        and len(convolutions) <= 8
+        and all(value.ndim in (0, 1, 2, 4) for value in weights.values())
+    ):
+        return f"a small network of {len(convolutions)} convolutions and {len(linear)} linear layers"
+    return None
 
 
 def _experts(content: Any) -> Found | None:
@@ -59,9 +92,17 @@ def _experts(content: Any) -> Found | None:
 def _checkpoint(content: Any, path: Path) -> Found | None:
     if not isinstance(content, dict):
         return None
-    architecture = recognise(weights_of(content, path))
+    weights = weights_of(content, path)
+    architecture = recognise(weights)
     if architecture is None:
-        asks = "architecture not recognised from its keys; give teacher.model (timm/NAME or torchvision/NAME)."
-        return Found(kind="checkpoint", format="unknown", problems=(asks,))
+        like, shown = (
+            looks_like(weights),
+            ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(weights.items())[:4]),
+        )
+        known = (
+            f"it looks like {like}, which is not loaded" if like else f"no known network has its keys ({shown}, ...)"
+        )
+        asks = f"{known}; a network of timm or torchvision is named by teacher.model (timm/NAME or torchvision/NAME)."
+        return Found(kind="checkpoint", format="unknown", problems=(asks,), details={"parameters": len(weights)})
     facts = architecture.as_dict()
     return Found(kind="checkpoint", format=architecture.name, classes=architecture.classes, details=facts)

@@ -2,7 +2,8 @@
 
 A store is a label bank that somebody else computed: each stored epoch becomes a view. Layout:
 `epoch_E/batch_B.tar`, a torch file [coords, flip, mix_index, mix_lam, mix_bbox, logits, ...]; 6 entries (SRe2L, CDA,
-D4M, CV-DD, FADRM, LPLD), 7 with image indices (G-VBSM) or sample weights (WMDD), 8 (EDC).
+D4M, CV-DD, FADRM, LPLD), 7 with image indices (G-VBSM) or sample weights (WMDD), 8 (EDC). LPQLD's are in `topk`. Entry 5
+may hold probabilities or their logarithms, which its values tell.
 
 Source: Shen and Xing 2022, arXiv:2112.01528 (FKD); Yin et al. 2023, arXiv:2306.13092 (SRe2L).
 Differs: crops are resampled bilinearly without antialiasing, which differs where a crop is larger than the output.
@@ -10,7 +11,6 @@ Differs: crops are resampled bilinearly without antialiasing, which differs wher
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +23,21 @@ from torch import Tensor
 
 from trainables.augment import COLUMNS, identity_rows
 from trainables.formats.found import Found
+from trainables.formats.kinds import as_kind, kind_of_rows
+from trainables.formats.topk import ORDER, as_full_batch, read_order, spread_over_classes, views_of
 from trainables.models import safe_load
 
 SAMPLER_SEED: Final = 42
 Stored = tuple[Tensor, Tensor, Tensor]
-_LPQLD: Final = "LPQLD's quantised or pruned labels; they keep too little to replay, use LPLD's or SRe2L's store"
+#: Whose stores have which layout.
+_MADE_BY: Final = {
+    "fkd6": "SRe2L, CDA, D4M, CV-DD, FADRM",
+    "fkd7-index": "G-VBSM",
+    "fkd7-weight": "WMDD",
+    "fkd8": "EDC",
+    "fkd-topk": "LPQLD",
+}
+_UNKNOWN: Final = "entries after the logits that no known store has (G-VBSM, WMDD, EDC and LPQLD are read)"
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,11 @@ class LabelStore:
     Attributes:
         root: Folder.
         epochs: Files of each stored epoch, in order.
-        layout: "fkd6", "fkd7-index", "fkd7-weight" or "fkd8".
+        layout: "fkd6", "fkd7-index", "fkd7-weight", "fkd8" or "fkd-topk".
         batch_size: Of every batch but an epoch's last.
         classes: C.
-        order: Image indices by epoch where a file tells them (LPLD).
+        order: Image indices by epoch where a file tells them (LPLD, LPQLD).
+        label_kind: Of the first batch: "logit", "prob" or "logprob"; None if its values cannot tell.
     """
 
     root: Path
@@ -49,6 +60,7 @@ class LabelStore:
     batch_size: int
     classes: int
     order: dict[str, list[int]] | None
+    label_kind: str | None = "logit"
 
     @cached_property
     def images(self) -> int:
@@ -57,17 +69,19 @@ class LabelStore:
         return self.batch_size * (len(self.epochs[0]) - 1) + len(last[5])
 
 
-def open_store(root: Path) -> LabelStore | None:
+def open_store(root: Path, classes: int | None = None) -> LabelStore | None:
     """The label store in a folder, None if there is none.
+
+    Args:
+        root: Folder.
+        classes: C, which quantised labels do not tell; None takes the largest class of their first batches.
 
     Raises:
         ValueError: If it is damaged or of a kind that is refused.
     """
     folders = sorted(root.glob("epoch_*"), key=lambda path: _number(path.name))
     if not folders:
-        if any(root.glob("batch_*.tar")):
-            raise ValueError(f"{root}: {_LPQLD}.")
-        return None
+        return _open_quantised(root, classes) if any(root.glob("batch_*.tar")) else None
     if [_number(path.name) for path in folders] != list(range(len(folders))):
         raise ValueError(f"{root}: epochs must be 0, 1, ...; got {[path.name for path in folders][:5]}.")
     epochs = tuple(tuple(sorted(path.glob("batch_*.tar"), key=lambda p: _number(p.name))) for path in folders)
@@ -76,8 +90,17 @@ def open_store(root: Path) -> LabelStore | None:
             raise ValueError(f"{folder}: batches must be 0, 1, ...; got {[path.name for path in files][:5]}.")
     first = _read_batch(epochs[0][0], None)
     listed = root / "sampler_indices_epoch.json"
-    order = _read_order(listed) if listed.is_file() else None
-    return LabelStore(root, epochs, _layout(first, epochs[0][0]), len(first[5]), first[5].shape[1], order)
+    order = read_order(listed) if listed.is_file() else None
+    layout, kind = _layout(first, epochs[0][0]), kind_of_rows(first[5]).kind
+    return LabelStore(root, epochs, layout, len(first[5]), first[5].shape[1], order, kind)
+
+
+def _open_quantised(root: Path, classes: int | None) -> LabelStore:
+    """LPQLD's store."""
+    views, order = views_of(root)
+    parts = [_read_batch(file, None) for file in views[0][:20]]
+    seen = 1 + max(int(batch[6].max()) for batch in parts)
+    return LabelStore(root, views, "fkd-topk", len(parts[0][5]), classes or seen, order, "logprob")
 
 
 def recognise_store(root: Path) -> Found | None:
@@ -86,15 +109,28 @@ def recognise_store(root: Path) -> Found | None:
     if store is None:
         return None
     weights = ("its sample weights are not applied.",) * (store.layout == "fkd7-weight")
-    details = {"epochs": len(store.epochs), "batch_size": store.batch_size, "images": store.images}
+    made_by = "LPLD" if store.layout == "fkd6" and store.order is not None else _MADE_BY[store.layout]
+    details = {"epochs": len(store.epochs), "batch_size": store.batch_size, "images": store.images, "made_by": made_by}
     return Found(
         kind="labels",
         format=store.layout,
-        label_kind="logit",
+        label_kind=store.label_kind,
         classes=store.classes,
-        problems=weights,
+        problems=(*weights, *doubts_about_store(store)),
         details=details | {"order": "listed" if _tells_order(store) else "seed 42 of a random sampler"},
     )
+
+
+def doubts_about_store(store: LabelStore) -> list[str]:
+    """What is doubtful about the labels, in sentences."""
+    if store.layout == "fkd-topk":
+        return ["labels are cut to their largest classes, the others have probability 0."]
+    said = {
+        "prob": ["labels are probabilities; their logarithms are taken."],
+        "logprob": ["labels are logarithms of probabilities."],
+        "logit": [],
+    }
+    return said.get(str(store.label_kind), ["labels may be logits or probabilities; the values do not tell."])
 
 
 def read_store(store: LabelStore, hard: Tensor, size: int, *, views: int, permutations: int | None = None) -> Stored:
@@ -114,6 +150,8 @@ def read_store(store: LabelStore, hard: Tensor, size: int, *, views: int, permut
     Raises:
         ValueError: If a batch is damaged, or labels do not belong to these images.
     """
+    if store.label_kind is None:
+        raise ValueError(f"{store.root}: its labels may be logits or probabilities, which their values do not tell.")
     if _tells_order(store):
         permutations = 0
     elif permutations is None:  # the first epoch is the same under both, so two are looked at
@@ -135,16 +173,25 @@ def _read_views(store: LabelStore, hard: Tensor, size: int, views: int, permutat
         for file in files:
             batch = _read_batch(file, store.classes)
             count = len(batch[5])
+            said = _as_logits(batch, store, file)
             index = batch[6].long() if _has_index(store) else order[first : first + count]
             if len(index) != count or int(index.max()) >= n:
                 raise ValueError(f"{file}: labels more images than the set's {n}.")
             parameters[view, index] = _rows(batch, index, size, file)
-            logits[view, index] = batch[5].half()
+            logits[view, index] = said.half()
             present[view, index] = True
             first += count
         if first != n and store.order is None:
             raise ValueError(f"{files[0].parent}: {first} labels, the set has {n} images.")
     return parameters, logits, present
+
+
+def _as_logits(batch: list[Any], store: LabelStore, file: Path) -> Tensor:
+    """Entry 5 as logits (B, C); probabilities enter as log p (floor 1e-8)."""
+    if store.layout == "fkd-topk":
+        return spread_over_classes(batch[5], batch[6], store.classes, file)
+    said: Tensor = batch[5]
+    return as_kind(said, "prob").clamp_min(1e-8).log() if store.label_kind == "prob" else said
 
 
 def _rows(batch: list[Any], index: Tensor, size: int, file: Path) -> Tensor:
@@ -246,7 +293,7 @@ def _layout(batch: list[Any], file: Path) -> str:
         ((torch.int64, 1), (torch.int64, 3)): "fkd8",
     }
     if (layout := known.get(tuple(extra))) is None:
-        raise ValueError(f"{file}: {_LPQLD}.")
+        raise ValueError(f"{file}: {_UNKNOWN}.")
     return layout
 
 
@@ -257,10 +304,13 @@ def _read_batch(file: Path, classes: int | None) -> list[Any]:
         raise ValueError(f"{file}: the original FKD's per-image file; stores per batch (SRe2L) are read.")
     if not isinstance(batch, list) or not 6 <= len(batch) <= 8:
         raise ValueError(f"{file}: a batch of labels is a list of 6 to 8 entries, got {type(batch).__name__}.")
+    is_quantised = (file.parent / ORDER).is_file()
+    if is_quantised:
+        batch = as_full_batch(batch, file)
     logits = batch[5]
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         raise ValueError(f"{file}: entry 5 must be logits (B, C), floats.")
-    if classes is not None and logits.shape[1] != classes:
+    if classes is not None and logits.shape[1] != classes and not is_quantised:
         raise ValueError(f"{file}: {logits.shape[1]} classes, the first batch has {classes}.")
     if not bool(torch.isfinite(logits).all()):
         raise ValueError(f"{file}: logits that are NaN or infinite.")
@@ -286,17 +336,6 @@ def _require_augmentation(batch: list[Any], file: Path) -> None:
         raise ValueError(f"{file}: entry 3 must be the share of an image in its mix, 0 to 1, got {share!r}.")
     if box is not None and len(box) != 4:
         raise ValueError(f"{file}: entry 4 must be a box [x1, y1, x2, y2], got {box!r}.")
-
-
-def _read_order(path: Path) -> dict[str, list[int]]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as err:
-        raise ValueError(f"{path}: not readable as JSON ({err}).") from err
-    orders = content.values() if isinstance(content, dict) else [None]
-    if not all(isinstance(order, list) and all(isinstance(i, int) and i >= 0 for i in order) for order in orders):
-        raise ValueError(f"{path}: must be a list of image indices by epoch.")
-    return dict(content)
 
 
 def _number(name: str) -> int:

@@ -1,7 +1,7 @@
-"""Distilled sets in torch and numpy files, recognised by content.
+"""Distilled sets in torch files, recognised by content.
 
 Layouts: GIFT `data.pt`, IDC and NCFM, DC/DSA/DM `res_*.pt`, the trajectory family (MTT, FTD, TESLA, DATM),
-DD-Ranking, bare tensors of the ECCV 2024 challenge, FRePo and KIP archives. Each reader gives a Found or None.
+DD-Ranking, bare tensors of the ECCV 2024 challenge. Each reader gives a Found or None.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from trainables.arrays import ROWS_AT_ONCE
-from trainables.formats.found import Found, kind_of_rows
-from trainables.unpickling import read_arrays, safe_load
+from trainables.formats.found import Found
+from trainables.formats.kinds import Rows, kind_of_rows
+from trainables.formats.pixels import space_of
+from trainables.paths import labels_beside
+from trainables.unpickling import safe_load
 
 Experiment = tuple[Tensor, Tensor | None, Tensor | None]
 #: Recognised, and refused by name: what each is, by the keys that it has.
@@ -52,19 +55,52 @@ def _gift(content: Any, path: Path) -> Found | None:
         return None
     for key in sorted(keys - set(content)):
         raise ValueError(f"{path}: looks like GIFT's data.pt, but its key {key!r} is missing.")
-    images = _images_in(content["data"], path, "data")
-    hard, soft = _labels_in(content["label"], len(images), path, "label")
-    sure = soft is None and _in_unit_range(images)
+    images = images_in(content["data"], path, "data")
+    hard, soft = labels_in(content["label"], len(images), path, "label")
+    layout = "raw01" if soft is None else None  # DATM's sets are whitened in this layout too
+    return set_of("gift", images, hard, soft, layout=layout, details={"dataset": str(content["dataset"])})
+
+
+def set_of(  # noqa: PLR0913 (what a layout knows)
+    name: str,
+    images: Tensor,
+    hard: Tensor | None,
+    soft: Tensor | None,
+    *,
+    layout: str | None = None,
+    unwhitened_beside: bool = False,
+    asks: tuple[str, ...] = (),
+    ask_kind: bool = False,
+    details: Mapping[str, Any] | None = None,
+) -> Found:
+    """A distilled set with what its pixels and its soft labels say of themselves.
+
+    Args:
+        name: Of the layout.
+        images: (N, channels, H, W).
+        hard: (N,) labels, or None.
+        soft: (N, C) labels, or None.
+        layout: The space in which the code that writes this layout keeps pixels, if it has one.
+        unwhitened_beside: Pictures of the same images with the whitening undone lie beside the file.
+        asks: Keys of STATED that this layout always needs.
+        ask_kind: Soft labels of this layout are often learned, so that numbers which look like logits need not be any.
+        details: Further facts for `inspect`.
+    """
+    space = space_of(images, layout=layout, unwhitened_beside=unwhitened_beside)
+    rows = kind_of_rows(soft) if soft is not None else Rows(None)
+    open_kind = soft is not None and (rows.kind is None or (ask_kind and rows.kind == "logit"))
+    needed = ("pixel_space",) if space.name is None else ("mean", "std") if space.name == "meanstd" else ()
     return Found(
         kind="distilled",
-        format="gift",
+        format=name,
         images=images,
         hard=hard,
         soft=soft,
-        label_kind=None if soft is None else kind_of_rows(soft),
-        pixel_space=_space_of(images, "raw01") if sure or images.dtype == torch.uint8 else None,
-        asks=() if sure or images.dtype == torch.uint8 else ("pixel_space",),
-        details={"dataset": str(content["dataset"])},
+        label_kind=None if open_kind else rows.kind,
+        pixel_space=space.name,
+        asks=(*needed, *asks, *(("label_kind",) if open_kind else ())),
+        remarks=(rows.remark,) if rows.remark else (),
+        details={**(details or {}), "pixel_space_why": space.why},
     )
 
 
@@ -79,17 +115,7 @@ def _condensed(content: Any, path: Path) -> Found | None:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise ValueError(f"{path}: experiment {number} must be [images, labels].")
     images, hard, soft = _experiment(experiments[-1], path)
-    return Found(
-        kind="distilled",
-        format="dc",
-        images=images,
-        hard=hard,
-        soft=soft,
-        label_kind=None if soft is None else kind_of_rows(soft),
-        pixel_space="meanstd",
-        asks=("mean", "std"),
-        details={"experiments": len(experiments)},
-    )
+    return set_of("dc", images, hard, soft, layout="meanstd", details={"experiments": len(experiments)})
 
 
 def experiment_of(path: Path, number: int) -> Experiment:
@@ -101,8 +127,8 @@ def experiment_of(path: Path, number: int) -> Experiment:
 
 
 def _experiment(pair: Any, path: Path) -> Experiment:
-    images = _images_in(pair[0], path, "images")
-    return images, *_labels_in(pair[1], len(images), path, "labels")
+    images = images_in(pair[0], path, "images")
+    return images, *labels_in(pair[1], len(images), path, "labels")
 
 
 def _pair(content: Any, path: Path) -> Found | None:
@@ -110,11 +136,11 @@ def _pair(content: Any, path: Path) -> Found | None:
     is_pair = isinstance(content, list | tuple) and len(content) == 2 and all(isinstance(t, Tensor) for t in content)
     if not is_pair or content[0].ndim != 4:
         return None
-    images = _images_in(content[0], path, "images")
-    hard, _ = _labels_in(content[1], len(images), path, "labels")
+    images = images_in(content[0], path, "images")
+    hard, _ = labels_in(content[1], len(images), path, "labels")
     if hard is None:
         raise ValueError(f"{path}: labels of IDC and NCFM are class indices, got shape {tuple(content[1].shape)}.")
-    return Found(kind="distilled", format="idc", images=images, hard=hard, pixel_space="raw01", asks=("decode_factor",))
+    return set_of("idc", images, hard, None, layout="raw01", asks=("decode_factor",))
 
 
 def _images(content: Any, path: Path) -> Found | None:
@@ -122,78 +148,53 @@ def _images(content: Any, path: Path) -> Found | None:
     if not isinstance(content, Tensor):
         return None
     if content.ndim != 4:
-        what = {0: "a single number, perhaps a learned rate", 2: "a table, perhaps labels"}.get(
+        what = {0: f"a single number, {content}, perhaps a learned rate,", 2: "a table, perhaps labels,"}.get(
             content.ndim, "a tensor"
         )
         raise ValueError(f"{path}: {what} of shape {tuple(content.shape)}; give the file of the images (N, C, H, W).")
     if path.name.startswith("images_zca"):
         raise ValueError(f"{path}: the un-whitened picture for looking at; train on {path.name.replace('_zca', '')}.")
-    images = _images_in(content, path, "images")
-    beside = path.with_name(path.name.replace("images", "labels"))
-    if beside == path or not beside.is_file():
+    images = images_in(content, path, "images")
+    beside = labels_beside(path)
+    if beside is None:
         if path.stem.startswith("images_"):
-            raise ValueError(f"{path}: its labels are missing; expected {beside.name} beside it.")
-        return Found(kind="distilled", format="bare", images=images, asks=("class_order", "ipc", *_ask_space(images)))
-    hard, soft = _labels_in(safe_load(beside), len(images), beside, "labels")
-    rate = _learned_rate(path.with_name(path.name.replace("images", "lr")), path)
-    return _trajectory(path, images, hard, soft, rate)
-
-
-def _trajectory(path: Path, images: Tensor, hard: Tensor | None, soft: Tensor | None, rate: float | None) -> Found:
-    """Matching training trajectories and its descendants, and DD-Ranking's three tensors."""
-    kind = None if soft is None else kind_of_rows(soft)
-    name = {None: "mtt", "prob": "tesla", "logit": "datm"}[kind]
+            expected = path.name.replace("images", "labels")
+            raise ValueError(f"{path}: its labels are missing; expected {expected} beside it.")
+        return set_of("bare", images, None, None, asks=("class_order", "ipc"))
+    hard, soft = labels_in(safe_load(beside), len(images), beside, "labels")
     whitened = any(path.parent.glob("images_zca_*.pt"))
-    return Found(
-        kind="distilled",
-        format="dd-ranking" if path.name == "images.pt" else name,
-        images=images,
-        hard=hard if soft is None else None,
-        soft=soft,
-        label_kind=kind,
-        pixel_space="zca" if whitened else None,
-        asks=() if whitened else _ask_space(images),
-        problems=() if soft is None else _disagreement(soft),
-        details={} if rate is None else {"learned_lr": rate},
-    )
+    return set_of(_pair_name(path, soft), images, hard, soft, unwhitened_beside=whitened, details=_learned_rate(path))
 
 
-def _disagreement(soft: Tensor) -> tuple[str, ...]:
-    """Class-major rows whose largest entry is another class."""
-    if len(soft) % soft.shape[1]:
-        return (f"{len(soft)} images cannot be the same number of each of {soft.shape[1]} classes.",)
-    ordered = torch.arange(soft.shape[1]).repeat_interleave(len(soft) // soft.shape[1])
-    share = (soft.argmax(dim=1) != ordered).float().mean().item()
-    return (f"the largest stored label is not the class of its position for {share:.0%} of the images.",) * (share > 0)
+def _pair_name(path: Path, soft: Tensor | None) -> str:
+    """Training trajectories and their descendants, DD-Ranking's three tensors, or DataDAM's pair."""
+    if path.stem == "images":
+        return "dd-ranking"
+    if re.fullmatch(r".+_IPC\d+_images", path.stem):
+        return "datadam"
+    kind = None if soft is None else kind_of_rows(soft).kind
+    return "mtt" if soft is None else "tesla" if kind in ("prob", "logprob") else "datm"
 
 
-def _learned_rate(beside: Path, path: Path) -> float | None:
-    if beside == path or not beside.is_file():
-        return None
+def _learned_rate(path: Path) -> dict[str, float]:
+    """The rate that was learned with the images: in a file called as theirs, or the only one beside them."""
+    rates = sorted(path.parent.glob("*lr*.pt"))
+    named = path.with_name(path.name.replace("images", "lr"))
+    beside = named if named != path and named.is_file() else rates[0] if len(rates) == 1 else None
+    if beside is None:
+        return {}
     rate = safe_load(beside)
     if not isinstance(rate, Tensor) or rate.numel() != 1 or not bool(torch.isfinite(rate).all()):
         raise ValueError(f"{beside}: a learned rate is one finite number.")
-    return float(rate)
+    return {"learned_lr": float(rate)}
 
 
-def recognise_archive(path: Path) -> Found | None:
-    """FRePo's (image, label) and KIP's (images, labels) numpy archives, images (N, H, W, channels)."""
-    arrays = read_arrays(path)
-    for name, (images_key, labels_key) in {"frepo": ("image", "label"), "kip": ("images", "labels")}.items():
-        if images_key in arrays and labels_key not in arrays:
-            raise ValueError(f"{path}: its key {labels_key!r} is missing.")
-        if images_key in arrays:
-            pixels = arrays[images_key]
-            if pixels.ndim != 4:
-                raise ValueError(f"{path}: images must be (N, H, W, channels), got {pixels.shape}.")
-            images = _images_in(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), path, images_key)
-            hard, soft = _labels_in(torch.from_numpy(arrays[labels_key]), len(images), path, labels_key)
-            asks = (*_ask_space(images), *(("label_kind",) if soft is not None else ()))
-            return Found(kind="distilled", format=name, images=images, hard=hard, soft=soft, asks=asks)
-    return None
+def images_in(value: Any, path: Path, key: str) -> Tensor:
+    """What a file holds as its images, checked.
 
-
-def _images_in(value: Any, path: Path, key: str) -> Tensor:
+    Raises:
+        ValueError: If they are no finite square images of 1 or 3 channels.
+    """
     if not isinstance(value, Tensor) or value.ndim != 4 or value.shape[1] not in (1, 3) or not len(value):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{path}: {key} must be images (N, 1 or 3, H, W), got {shape}.")
@@ -206,8 +207,12 @@ def _images_in(value: Any, path: Path, key: str) -> Tensor:
     return value.detach() if value.dtype == torch.uint8 else value.detach().float()
 
 
-def _labels_in(value: Any, n: int, path: Path, key: str) -> tuple[Tensor | None, Tensor | None]:
-    """Hard labels (n,), or soft labels (n, C)."""
+def labels_in(value: Any, n: int, path: Path, key: str) -> tuple[Tensor | None, Tensor | None]:
+    """Hard labels (n,), or soft labels (n, C); class indices may be stored as floats.
+
+    Raises:
+        ValueError: If there is not one finite label per image, or a class has none.
+    """
     if not isinstance(value, Tensor) or value.ndim not in (1, 2) or len(value) != n:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{path}: {key} must be {n} labels, one per image, got {shape}.")
@@ -218,8 +223,10 @@ def _labels_in(value: Any, n: int, path: Path, key: str) -> tuple[Tensor | None,
             raise ValueError(f"{path}: {key} has values that are NaN or infinite.")
         return None, value.detach().float()
     flat = value.flatten()
-    if flat.is_floating_point() or flat.dtype == torch.bool:
-        raise ValueError(f"{path}: hard {key} must be integers, got {value.dtype}.")
+    if flat.is_floating_point() and not bool((torch.isfinite(flat) & (flat == flat.round())).all()):
+        raise ValueError(f"{path}: hard {key} must be whole numbers, got {value.dtype} with fractions.")
+    if flat.dtype == torch.bool:
+        raise ValueError(f"{path}: hard {key} must be whole numbers, got {value.dtype}.")
     return _require_every_class(flat.long(), path, key), None
 
 
@@ -234,18 +241,6 @@ def _require_every_class(hard: Tensor, path: Path, key: str) -> Tensor:
     return hard
 
 
-def _in_unit_range(images: Tensor) -> bool:
-    return images.dtype == torch.uint8 or bool(images.min() >= -0.1 and images.max() <= 1.1)
-
-
-def _space_of(images: Tensor, otherwise: str) -> str:
-    return "uint8" if images.dtype == torch.uint8 else otherwise
-
-
-def _ask_space(images: Tensor) -> tuple[str, ...]:
-    return () if images.dtype == torch.uint8 else ("pixel_space",)
-
-
 def tensors_in(folder: Path) -> Path | None:
     """The file of the images in a folder of tensors: images_best.pt, images.pt, data.pt, or the latest iteration.
 
@@ -258,8 +253,9 @@ def tensors_in(folder: Path) -> Path | None:
     key: Callable[[Path], int] = lambda path: int(re.findall(r"\d+", path.stem)[-1])  # noqa: E731
     iterations = [path for path in folder.glob("images_*.pt") if re.fullmatch(r"images_\d+", path.stem)]
     packed = [path for path in folder.glob("data_*.pt") if re.fullmatch(r"data_\d+", path.stem)]
-    results = sorted(folder.glob("res_*.pt"))
+    results = sorted(folder.glob("res_*.pt")) or sorted(folder.glob("*_images.pt")) or sorted(folder.glob("*.npz"))
     if len(results) > 1:
         raise ValueError(f"{folder}: several results; give one of {[path.name for path in results]}.")
-    pictures = sorted(folder.glob("images_zca_*.pt"))[:1]
+    arrays = [folder / f"{name}.npy" for name in ("images", "data", "x") if (folder / f"{name}.npy").is_file()]
+    pictures = arrays[:1] or sorted(folder.glob("images_zca_*.pt"))[:1]
     return max(iterations or packed, key=key, default=next(iter(results or pictures), None))

@@ -41,7 +41,7 @@ def make_bank(
 
 
 def _stored_logits(about: AboutSet) -> Tensor:
-    """Soft labels as logits: stored probabilities enter as log p (floor 1e-8)."""
+    """Soft labels as logits: stored probabilities enter as log p (floor 1e-8), other kinds as they are."""
     if about.soft is None:
         raise ValueError("fixed.labels: stored, but the distilled set has hard labels only; use bank or hard.")
     return about.soft.clamp_min(1e-8).log() if about.label_kind == "prob" else about.soft
@@ -50,7 +50,7 @@ def _stored_logits(about: AboutSet) -> Tensor:
 def _stored_bank(recipe: Mapping[str, Any], real: RealData, distilled: Split, about: AboutSet) -> LabelBank:
     """A published label store as a bank."""
     wanted = recipe["label_store"]
-    store = open_store(Path(wanted["path"]).expanduser())
+    store = open_store(Path(wanted["path"]).expanduser(), real.classes)
     if store is None:
         raise ValueError(f"{wanted['path']}: no label store; expected epoch_*/batch_*.tar.")
     if store.classes != real.classes:

@@ -1,11 +1,11 @@
-"""The distilled set of a recipe, in the pixels that students see."""
+"""The distilled set of a recipe, in the pixels that students see, which are checked whatever they came from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,8 +15,14 @@ from trainables.arrays import changed_rows
 from trainables.data.distilled import choose_random
 from trainables.data.rded import make_rded
 from trainables.data.real import RealData
-from trainables.formats.read import read_distilled
+from trainables.formats.pixels import sample_of
+from trainables.formats.read import DistilledFile, read_distilled
+from trainables.formats.stores import LabelStore, doubts_about_store, open_store
 from trainables.splits import Split
+
+#: Deviations and means that no set of images has in units of the real images' deviation: refused, and doubtful.
+_IMPOSSIBLE: Final = (0.02, 20.0, 10.0)
+_DOUBTFUL: Final = (0.25, 6.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class AboutSet:
 
     Attributes:
         soft: (N, C) labels that came with it, or None.
-        label_kind: Of them: "prob" or "logit"; else "hard".
+        label_kind: Of them, see `trainables.formats.kinds`; else "hard".
         listed: Index of each image in ImageFolder's order of their files; None for sets that are no files.
         native_size: Shorter side of the first file, pixels; None for sets that are no files.
         facts: For the report.
@@ -44,7 +50,9 @@ def make_distilled(
     """The recipe's distilled set: made by a method, or read from disk (floats by way of a file in the cache's folder)."""
     wanted = recipe["data"]["distilled"]
     if "path" in wanted:
-        return _read(wanted, real, cache, is_ordered="class_order" in recipe["data"])
+        stored = Path(recipe["label_store"]["path"]).expanduser() if "label_store" in recipe else None
+        store = open_store(stored, real.classes) if stored else None
+        return _read(wanted, real, cache, store, is_ordered="class_order" in recipe["data"])
     if not len(real.train):
         raise ValueError(f"data.distilled.method: {wanted['method']} needs real training images; there is no train/.")
     settings = {key: value for key, value in wanted.items() if key != "method"}
@@ -57,7 +65,9 @@ def make_distilled(
     return split, AboutSet(None, "hard", None, None, {"distilled": wanted["method"]})
 
 
-def _read(wanted: Mapping[str, Any], real: RealData, cache: Path, *, is_ordered: bool) -> tuple[Split, AboutSet]:
+def _read(
+    wanted: Mapping[str, Any], real: RealData, cache: Path, store: LabelStore | None, *, is_ordered: bool
+) -> tuple[Split, AboutSet]:
     """A set from disk, brought to the pixels that students see."""
     path = Path(wanted["path"]).expanduser()
     fit: dict[str, Any] = {"classes": real.names, "size": real.size, "is_ordered": is_ordered}
@@ -65,18 +75,26 @@ def _read(wanted: Mapping[str, Any], real: RealData, cache: Path, *, is_ordered:
     channels = real.test.images.shape[1]
     if file.images.shape[1] != channels:
         raise ValueError(f"{path}: images of {file.images.shape[1]} channels, the real data have {channels}.")
-    about = AboutSet(
-        file.soft,
-        file.label_kind,
-        file.listed,
-        file.native_size,
-        {"distilled": file.format, "label_kind": file.label_kind},
-    )
+    split = _in_pixels_of(file, real, cache)
+    doubts = _require_contrast(split, real, wanted["stated"], path)
+    facts: dict[str, Any] = {
+        "distilled": file.format,
+        "label_kind": file.label_kind,
+        "pixel_space": file.pixel_space,
+        "remarks": [*file.remarks, *doubts],
+    }
+    if store is not None:
+        facts["label_kind"] = store.label_kind
+        facts["remarks"] += [f"{store.root.name}: {said}" for said in doubts_about_store(store)]
+    return split, AboutSet(file.soft, file.label_kind, file.listed, file.native_size, facts)
+
+
+def _in_pixels_of(file: DistilledFile, real: RealData, cache: Path) -> Split:
+    """Images as students see them: bytes as they are, floats normalised as the real images."""
     if file.pixel_space == "uint8":
-        whitening = real.test.whitening
-        return Split(file.images, file.hard, real.mean, real.std, whitening), about
+        return Split(file.images, file.hard, real.mean, real.std, real.test.whitening)
     if file.pixel_space == "zca":
-        return Split(file.images, file.hard), about
+        return Split(file.images, file.hard)
     mean, std = (np.array(values, dtype=np.float32).reshape(-1, 1, 1) for values in (file.mean, file.std))
     real_mean, real_std = (values.view(-1, 1, 1).numpy() for values in (real.mean, real.std))
 
@@ -85,4 +103,23 @@ def _read(wanted: Mapping[str, Any], real: RealData, cache: Path, *, is_ordered:
         return np.asarray((raw - real_mean) / real_std)
 
     pixels = changed_rows(file.images.float().numpy(), np.arange(len(file.images)), normalised, cache)
-    return Split(torch.from_numpy(pixels), file.hard), about
+    return Split(torch.from_numpy(pixels), file.hard)
+
+
+def _require_contrast(split: Split, real: RealData, stated: Mapping[str, Any], path: Path) -> list[str]:
+    """Doubts about mean and deviation of what students see, against the real images; what cannot be is refused."""
+    seen, expected = (part.batch(torch.from_numpy(sample_of(len(part)))) for part in (split, real.test))
+    scale = float(expected.std().clamp_min(1e-6))
+    deviation, mean = float(seen.std()) / scale, float((seen.mean() - expected.mean()).abs()) / scale
+    constants = ", ".join(f"{key} {stated[key]}" for key in ("pixel_space", "mean", "std") if key in stated)
+    said = (
+        f"{path}: images have {deviation:.3g} times the deviation of the real ones and a mean that is {mean:.3g} of it away"
+        + (f" (stated: {constants})" if constants else "")
+    )
+    for (least, most, far), is_refused in ((_IMPOSSIBLE, True), (_DOUBTFUL, False)):
+        if least <= deviation <= most and mean <= far:
+            continue
+        if is_refused:
+            raise ValueError(f"{said}; mean and std are of pixels in [0, 1], and bytes go from 0 to 255.")
+        return [f"{said}; look at pixel_space, mean and std."]
+    return []

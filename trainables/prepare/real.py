@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from trainables.config import data_key
 from trainables.content import RAW_FILES, named_content
-from trainables.data.decode import decode_tree
-from trainables.data.named import HANDED, load_named
+from trainables.data.decode import decode_tree, remarks_of_tree
+from trainables.data.named import load_named
 from trainables.data.real import RealData, load_digits, load_parts, normalise, validation_source
 from trainables.data.whitening import whitened
 from trainables.formats.recognise import recognise_path
-from trainables.names import IMAGENETTE, REAL_DATASETS
-from trainables.trees import list_tree
+from trainables.names import HANDED, IMAGENETTE, REAL_DATASETS
+from trainables.trees import list_tree, passed_over
 
 Say = Callable[[str], None]
 #: What is wrong with files that are not those of a recipe.
@@ -41,10 +41,12 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
     """Real data by name, or from a tree, decoded once; normalised or whitened; what is known about them."""
     data, validation = recipe["data"], recipe["validation"]
     constants = {key: data[key] for key in ("mean", "std") if key in data}
+    remarks: list[str] = []
     if data["real"] == "digits":
         if is_whitened(data["distilled"]):
             raise ValueError("data.distilled: whitened pixels (zca) need real images as bytes; the digits are none.")
-        return normalise(load_digits(validation["frac"]), **constants), {"validation_from": "train"}
+        about = {"validation_from": "train", "mirrored": False}
+        return normalise(load_digits(validation["frac"]), **constants), about
     if data["real"] in REAL_DATASETS:
         arrays, names = load_named(
             data["real"],
@@ -57,6 +59,7 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
     else:
         tree = list_tree(data["real"], tuple(data["class_order"]) if "class_order" in data else None)
         arrays, names = decode_tree(tree, image_size=data["image_size"], cache=cache, say=say), tree.classes
+        remarks = [*remarks_of_tree(tree, image_size=data["image_size"], cache=cache), *passed_over(tree.folders)]
     if (now := _content_now(data)) != data["content"]:
         raise ValueError(
             f"{data.get('root', data['real'])}: {CHANGED} (content {data['content'][:12]}, now {now[:12]})"
@@ -64,7 +67,7 @@ def load_real_data(recipe: Mapping[str, Any], cache: Path, say: Say) -> tuple[Re
     flips = data.get("flips", data["real"] not in HANDED)
     asked, frac = validation["from"], validation["frac"]
     real = load_parts(arrays, names, flips=flips, validation_from=asked, validation_frac=frac)
-    about = {"validation_from": validation_source(arrays, asked)}
+    about = {"validation_from": validation_source(arrays, asked), "mirrored": flips, "real_remarks": remarks}
     if not is_whitened(data["distilled"]):
         return normalise(real, **constants), about
     if constants:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import torch
 from PIL import Image
@@ -107,6 +108,46 @@ def kip(folder: Path, defect: str | None) -> Path:
     return _archive(folder / "kip_cifar10_ConvNet3_ssize12.npz", "images", "labels", defect)
 
 
+def rfad(folder: Path, defect: str | None) -> Path:
+    """Channels first, centred labels."""
+    return _archive(folder / "best.npz", "images", "labels", defect, first=True)
+
+
+def rcig(folder: Path, defect: str | None) -> Path:
+    """A flax checkpoint: the averaged set beside the optimizer's moments of the same names."""
+    images, labels = normalised(defect if defect == "nan" else None).permute(0, 2, 3, 1), logits(defect)
+    arrays = {"x_proto": images.numpy().astype("int32" if defect == "dtype" else "float32"), "y_proto": labels.numpy()}
+    ours = {k: v for k, v in arrays.items() if (defect, k) != ("missing", "y_proto")}
+    moments = {name: np.zeros_like(array) for name, array in arrays.items()}
+    content = {"step": np.int32(3), "opt_state": {"0": {"mu": moments}}, "params": moments, "ema_average": ours}
+    path = folder / "checkpoint_15000"
+    path.write_bytes(msgpack.packb(content, default=_as_flax, strict_types=True))
+    return path
+
+
+def _as_flax(value: Any) -> msgpack.ExtType:
+    array = np.asarray(value)
+    packed = msgpack.packb([list(array.shape), array.dtype.name, array.tobytes()], use_bin_type=True)
+    return msgpack.ExtType(1 if array.ndim else 3, packed)
+
+
+def npy(folder: Path, defect: str | None) -> Path:
+    images = normalised(defect if defect == "nan" else None).numpy()
+    np.save(folder / "x_train.npy", images.astype(np.int64) if defect == "dtype" else images)
+    if defect != "missing":
+        np.save(folder / "y_train.npy", hard(defect).numpy())
+    return folder / "x_train.npy"
+
+
+def datadam(folder: Path, defect: str | None) -> Path:
+    """Class indices as floats."""
+    labels = hard(defect).float()
+    labels = labels + 0.5 if defect == "missing" else labels
+    torch.save(labels, folder / "CIFAR10_IPC4_labels.pt")
+    torch.save(normalised(defect), folder / "CIFAR10_IPC4_images.pt")
+    return folder / "CIFAR10_IPC4_images.pt"
+
+
 def rded(folder: Path, defect: str | None) -> Path:
     return _folders(folder / "exp", "syn_data/{c:05d}/class{c:05d}_id{i:05d}.jpg", defect)
 
@@ -150,8 +191,8 @@ def _three(folder: Path, name: str, images: torch.Tensor, labels: torch.Tensor, 
     return folder / name
 
 
-def _archive(path: Path, images_key: str, labels_key: str, defect: str | None) -> Path:
-    images = normalised(defect if defect == "nan" else None).permute(0, 2, 3, 1).numpy()
+def _archive(path: Path, images_key: str, labels_key: str, defect: str | None, *, first: bool = False) -> Path:
+    images = normalised(defect if defect == "nan" else None).permute(*((0, 1, 2, 3) if first else (0, 2, 3, 1))).numpy()
     labels = torch.eye(C)[hard()] - 1 / C
     arrays = {images_key: images.astype(np.int64) if defect == "dtype" else images, labels_key: labels.numpy()}
     if defect == "classes":
@@ -190,6 +231,10 @@ SETS: dict[str, tuple[str, Builder, dict[str, Any]]] = {
     "bare": ("bare", bare, {"pixel_space": "zca", "class_order": "index", "ipc": IPC}),
     "frepo": ("frepo", frepo, {"pixel_space": "zca", "label_kind": "logit"}),
     "kip": ("kip", kip, {"pixel_space": "meanstd", "mean": [0.4] * 3, "std": [0.2] * 3, "label_kind": "hard"}),
+    "rfad": ("rfad", rfad, {"pixel_space": "zca", "label_kind": "centred"}),
+    "rcig": ("rcig", rcig, {"pixel_space": "zca", "label_kind": "logit"}),
+    "npy": ("numpy", npy, {"pixel_space": "zca"}),
+    "datadam": ("datadam", datadam, {"pixel_space": "meanstd", "mean": [0.4] * 3, "std": [0.2] * 3}),
     "rded": ("rded", rded, {}),
     "sre2l": ("sre2l", sre2l, {}),
     "sre2l_21k": ("sre2l", sre2l_21k, {}),
@@ -243,6 +288,22 @@ DEFECTS: dict[tuple[str, str], str] = {
     ("kip", "nan"): "images has values that are NaN",
     ("kip", "missing"): "its key 'labels' is missing",
     ("kip", "classes"): "classes, the real data have 3",
+    ("rfad", "dtype"): "images must be floats or uint8",
+    ("rfad", "nan"): "images has values that are NaN",
+    ("rfad", "missing"): "its key 'labels' is missing",
+    ("rfad", "classes"): "classes, the real data have 3",
+    ("rcig", "dtype"): "x_proto must be floats or uint8",
+    ("rcig", "nan"): "x_proto has values that are NaN|y_proto has values that are NaN",
+    ("rcig", "missing"): "its key 'y_proto' is missing",
+    ("rcig", "classes"): "soft labels for 4 classes, the real data have 3",
+    ("npy", "dtype"): "images must be floats or uint8",
+    ("npy", "nan"): "images has values that are NaN",
+    ("npy", "missing"): "recognised as bare, which cannot tell everything; state class_order",
+    ("npy", "classes"): "labels must be 0 to C - 1",
+    ("datadam", "dtype"): "images must be floats or uint8",
+    ("datadam", "nan"): "images has values that are NaN",
+    ("datadam", "missing"): "hard labels must be whole numbers",
+    ("datadam", "classes"): "labels must be 0 to C - 1",
     ("rded", "missing"): r"class folders must be 0 to C - 1; missing: \[1\]",
     ("rded", "classes"): "says class 1.*, its folder says 0",
     ("sre2l", "missing"): r"class folders must be 0 to C - 1; missing: \[1\]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,11 @@ def test_a_set_is_recognised_and_read_as_it_was_written(name: str, tmp_path: Pat
 def test_what_a_file_cannot_tell_is_asked_for_by_key(name: str, tmp_path: Path) -> None:
     _, build, given = SETS[name]
     path = build(tmp_path, None)
-    needed = [key for key in given if key not in ("ipc", "label_kind") or name in ("bare", "frepo", "kip")]
+    asked = recognise_path(path).asks
+    needed = [key for key in given if key not in ("ipc", "label_kind") or key in asked]
     for key in needed:
         left_out = {k: v for k, v in given.items() if k != key}
-        if not recognise_path(path).asks:
+        if not asked:
             continue
         with pytest.raises(ValueError, match=f"state .*{key}: "):
             read(path, left_out, ("other", "names", "here"))
@@ -382,3 +384,40 @@ def test_a_stated_order_cannot_make_a_folder_another_real_class_than_its_name(tm
     with pytest.raises(ValueError, match="class_order makes the folder cat the class lynx, but cat is the real class"):
         read(path, {"class_order": ["cat", "zebra", "ape"]}, ("lynx", "cat", "dog"))
     read(path, {"class_order": ["zebra", "cat", "ape"]}, ("lynx", "cat", "dog"))
+
+
+def resnet20() -> torch.nn.Module:
+    """A CIFAR ResNet of three stages of three blocks, shortcuts without weights."""
+    model = torch.nn.Module()
+    model.conv1 = torch.nn.Conv2d(3, 16, 3)
+    for stage in (1, 2, 3):
+        blocks = [torch.nn.Module() for _ in range(3)]
+        for block in blocks:
+            block.conv1, block.conv2 = torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 3)
+        setattr(model, f"layer{stage}", torch.nn.Sequential(*blocks))
+    model.linear = torch.nn.Linear(4, 10)
+    return model
+
+
+def lenet() -> torch.nn.Module:
+    convolutions = [torch.nn.Conv2d(1, 6, 5), torch.nn.Conv2d(6, 16, 5)]
+    return torch.nn.Sequential(*convolutions, *(torch.nn.Linear(a, b) for a, b in ((256, 120), (120, 84), (84, 10))))
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (resnet20, r"ResNet-20 for CIFAR, of 3 stages, without \(option A\) weights"),
+        (lenet, "a LeNet"),
+        (
+            lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 10)),
+            "small network of 1 convolutions",
+        ),
+        (lambda: torch.nn.Linear(3, 4), r"no known network has its keys \(weight \(4, 3\), bias"),
+    ],
+)
+def test_a_checkpoint_that_is_not_loaded_is_described(network: Any, said: str, tmp_path: Path) -> None:
+    torch.save(network().state_dict(), tmp_path / "net.pth")
+    facts = inspect_path(tmp_path / "net.pth")
+    assert facts["kind"] == "checkpoint"
+    assert re.search(said, facts["problems"][0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +119,10 @@ def _with(number: int, value: Any) -> Change:
         (lambda batch: batch[:5], "a batch of labels is a list of 6 to 8 entries"),
         (lambda batch: {"coords": batch[0]}, "a batch of labels is a list"),
         (lambda batch: [batch[0], batch[1], batch[5]], "the original FKD's per-image file"),
-        (lambda batch: [*batch, torch.zeros(5, 2, dtype=torch.int16)], "LPQLD's quantised"),
+        (
+            lambda batch: [*batch, torch.zeros(5, 2, dtype=torch.int16)],
+            "entries after the logits that no known store has",
+        ),
         (lambda batch: [*batch[:5], batch[5][:, :2]], "3 classes, the first batch has 2"),
     ],
 )
@@ -139,7 +144,7 @@ def test_a_truncated_missing_or_flat_batch_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "a")
     (tmp_path / "b").mkdir()
     torch.save([0], tmp_path / "b" / "batch_0.tar")
-    with pytest.raises(ValueError, match="LPQLD"):
+    with pytest.raises(ValueError, match=r"sampler_indices_batch\.json: no such file"):
         inspect_path(tmp_path / "b")
     (tmp_path / "a" / "sampler_indices_epoch.json").write_text("{")
     with pytest.raises(ValueError, match=r"batches must be|not readable as JSON"):
@@ -199,3 +204,70 @@ def test_labels_of_unmixed_images_are_refused(tmp_path: Path) -> None:
         torch.save([*batch[:3], share, None, own.half(), batch[6]], path)
     with pytest.raises(ValueError, match="its labels belong to the unmixed images"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "kind"), [("softmax", "prob"), ("log_softmax", "logprob")])
+def test_probabilities_in_a_store_are_no_logits(change: str, kind: str, tmp_path: Path) -> None:
+    write_store(tmp_path, LABELS, extra="index")
+    expected = read(tmp_path)[1].float().log_softmax(-1)
+    for path in tmp_path.rglob("batch_*.tar"):
+        batch = torch.load(path, weights_only=False)
+        torch.save([*batch[:5], getattr(batch[5].float(), change)(1).half(), batch[6]], path)
+    facts = inspect_path(tmp_path)
+    assert facts["labels"]["kind"] == kind
+    assert any("labels are" in problem for problem in facts["problems"])
+    torch.testing.assert_close(read(tmp_path)[1].float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [("", "SRe2L, CDA, D4M, CV-DD, FADRM"), ("index", "G-VBSM"), ("weight", "WMDD"), ("patch", "EDC")],
+)
+def test_a_store_is_named_as_its_makers(extra: str, name: str, tmp_path: Path) -> None:
+    assert inspect_path(write_store(tmp_path, LABELS, extra=extra))["details"]["made_by"] == name
+
+
+def write_quantised(root: Path, *, k: int = 2, shares: bool = False) -> torch.Tensor:
+    """LPQLD's layout: two epochs of 12 images in batches of 5, flat; the logits that were cut, by image (2, 12, C)."""
+    write_store(root / "whole", LABELS, extra="index")
+    listed, said = {}, torch.zeros(2, 12, C)
+    for number, path in enumerate(sorted((root / "whole").rglob("batch_*.tar"))):
+        batch = torch.load(path, weights_only=False)
+        values, classes = (batch[5].float().softmax(1) if shares else batch[5].float()).topk(k, dim=1)
+        box = [torch.tensor(int(v), dtype=torch.uint8) for v in batch[4]]
+        entries = [batch[0].half(), batch[1], batch[2].to(torch.uint8), batch[3], box, values.half(), classes.short()]
+        torch.save(entries, root / f"batch_{number}.tar")
+        listed[str(number)] = batch[6].tolist()
+        said[int(path.parent.name[-1]), batch[6]] = batch[5].float()
+    (root / "sampler_indices_batch.json").write_text(json.dumps(listed))
+    shutil.rmtree(root / "whole")
+    return said
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_quantised_labels_are_a_softmax_over_their_largest_classes(shares: bool, tmp_path: Path) -> None:
+    whole = write_quantised(tmp_path, shares=shares)
+    facts = inspect_path(tmp_path)
+    assert (facts["format"], facts["details"]["made_by"], facts["details"]["epochs"]) == ("fkd-topk", "LPQLD", 2)
+    store = open_store(tmp_path, C)
+    assert store is not None
+    _, logits, present = read_store(store, LABELS, 8, views=2)
+    assert present.all()
+    kept = torch.full_like(whole, -torch.inf).scatter(-1, whole.topk(2).indices, whole.topk(2).values)
+    torch.testing.assert_close(logits.float().softmax(-1), kept.softmax(-1), atol=3e-3, rtol=0)
+
+
+def test_damaged_quantised_stores_are_refused(tmp_path: Path) -> None:
+    write_quantised(tmp_path)
+    with pytest.raises(ValueError, match="there are 2 classes"):
+        read_store(open_store(tmp_path, 2), LABELS.clamp_max(1), 8, views=1)  # type: ignore[arg-type]
+    batch = torch.load(tmp_path / "batch_0.tar", weights_only=False)
+    torch.save([*batch[:2], 3, *batch[2:]], tmp_path / "batch_0.tar")
+    with pytest.raises(ValueError, match="under random augmentation"):
+        inspect_path(tmp_path)
+    torch.save([*batch[:6], batch[6][:, :1]], tmp_path / "batch_0.tar")
+    with pytest.raises(ValueError, match="entries 5 and 6 must be the largest logits and their classes"):
+        inspect_path(tmp_path)
+    (tmp_path / "sampler_indices_batch.json").write_text('{"0": [1]}')
+    with pytest.raises(ValueError, match="batch 1 is missing"):
+        inspect_path(tmp_path)
