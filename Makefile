@@ -38,7 +38,7 @@ $(DEVELOPS): $(RUNS) requirements-dev.lock
 
 # raises only what pyproject.toml asks for; `make lock UPGRADE=--upgrade` raises everything
 lock: install-dev
-	$(BIN)/uv pip compile $(COMPILE) $(UPGRADE) pyproject.toml --extra run --group build -o requirements.lock
+	$(BIN)/uv pip compile $(COMPILE) $(UPGRADE) pyproject.toml --group build -o requirements.lock
 	$(BIN)/uv pip compile $(COMPILE) $(UPGRADE) --group dev --constraint requirements.lock -o requirements-dev.lock
 
 landscape: install

@@ -1,4 +1,4 @@
-"""What running needs beyond reading results: the packages of the extra `run`."""
+"""What running needs beyond reading results, for an environment that was made for reading alone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final
 
-#: Modules of the packages in `[project.optional-dependencies]` of pyproject.toml.
+#: Modules of the dependencies in pyproject.toml that the group `read` leaves out.
 RUN: Final = ("torch", "torchvision", "timm", "ray", "mlflow", "sklearn", "msgpack")
-HINT: Final = "`pip install 'lossatlas[run]'` installs what running needs (`make install` does so in a checkout)."
+HINT: Final = "`pip install lossatlas`, without --no-deps, installs what running needs (`make install` does so in a checkout)."
 
 
 def require_running() -> None:
     """Refuse to start what could not be finished.
 
     Raises:
-        ModuleNotFoundError: If a package of the extra `run` is not installed.
+        ModuleNotFoundError: If a package that running needs is not installed.
     """
     for name in RUN:
         if find_spec(name) is None:

@@ -64,8 +64,10 @@ def inspect(
     ] = None,
 ) -> None:
     """Say what a distilled set, label store or checkpoint is, and what is doubtful about it."""
+    from orchestrator.extras import require_running
     from orchestrator.inspect import describe_file, inspect_file
 
+    require_running()  # what is missing in the process that reads would look like the file's fault
     facts = inspect_file(path, full=full, stated=stated or [])
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=1) + "\n")
