@@ -8,7 +8,9 @@ from typing import Final
 
 #: Modules of the dependencies in pyproject.toml that the group `read` leaves out.
 RUN: Final = ("torch", "torchvision", "timm", "ray", "mlflow", "sklearn", "msgpack")
-HINT: Final = "`pip install lossatlas`, without --no-deps, installs what running needs (`make install` does so in a checkout)."
+HINT: Final = (
+    "`pip install lossatlas`, without --no-deps, installs what running needs (`make install` does so in a checkout)."
+)
 
 
 def require_running() -> None:
