@@ -256,12 +256,13 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Why a plan with signature `new` cannot continue a sweep with signature `old`; empty if equal or larger."""
     problems = []
     known = old.get("versions")  # sweeps from before code had versions have none
-    used = {part: number for part, number in new["versions"].items() if known is None or part in known}
+    missing = [label for key, label in old["cells"].items() if key not in new["cells"]]
+    # of parts that it did not use, those of data may be newer than it, where its cells are not found
+    used = {p: n for p, n in new["versions"].items() if known is None or p in known or (missing and "/" not in p)}
     if parts := changed(known or {}, used):
         problems.append(
             f"it was run by a LossAtlas that computes otherwise ({', '.join(parts[:6])}); its table and report can still be read"
         )
-    missing = [label for key, label in old["cells"].items() if key not in new["cells"]]
     if missing:
         shown = "; ".join(missing[:3]) + ("; ..." if len(missing) > 3 else "")
         problems.append(f"{len(missing)} cells of the sweep are missing or have other fixed settings: {shown}")

@@ -24,16 +24,17 @@ def recipe(cell: Cell, replicate: int = 1) -> dict[str, Any]:
     """
     settings = cell.settings
     teacher = _teacher_recipe(settings.teacher)
+    projector = _projector_recipe(settings.projector) if settings.fixed.labels == "projector" else None
     made = {
-        "versions": of_data(teacher),
+        "versions": of_data(teacher, projector),
         "data": _data_recipe(settings.data, settings.data_seed),
         "validation": settings.validation.model_dump(by_alias=True),
         "teacher": teacher,
         "views": settings.fixed.views,
         "labels": settings.fixed.labels,
     }
-    if settings.fixed.labels == "projector":
-        made["projector"] = _projector_recipe(settings.projector)
+    if projector is not None:
+        made["projector"] = projector
     if settings.fixed.labels in ("bank", "stored", "projector"):
         made["label_format"] = settings.fixed.label_format
         made |= {key: int(value) for key, value in cell.knobs.items() if key == "label_top_k"}

@@ -18,6 +18,7 @@ VERSIONS: Final[Mapping[str, int]] = {
     "augmentation": 1,  # drawing and rendering of views
     "labels": 1,  # labelling, rounding and projecting
     "teachers": 1,  # training of teachers
+    "readings": 1,  # how a checkpoint is meant: its layers, operations and pixels
     "networks": 1,
     "loop": 1,  # of students: steps, streams, evaluation
     "targets": 1,  # refinement and edits of labels
@@ -25,9 +26,10 @@ VERSIONS: Final[Mapping[str, int]] = {
     **dict.fromkeys((f"loss/{name}" for name in LOSS_KNOBS if name not in ("soft_ce", "gift")), 1),
     **dict.fromkeys((f"schedule/{name}" for name in SCHEDULES), 1),
 }
-#: Parts that all prepared data rest on, and those that only data with a teacher that is trained here do.
+#: Parts that all prepared data rest on, and those that only data with a network do: trained here, or from a file.
 OF_DATA: Final = ("real", "distilled", "augmentation", "labels")
 OF_TEACHERS: Final = ("teachers", "networks")
+OF_CHECKPOINTS: Final = ("readings", "networks")
 #: Parts that all trials rest on, besides their loss and schedule.
 OF_TRIALS: Final = ("loop", "networks", "targets", "optimizers")
 
@@ -44,10 +46,19 @@ def of_trial(loss: str, schedule: str, versions: Mapping[str, int] = VERSIONS) -
     return {part: versions[part] for part in parts if part in versions}
 
 
-def of_data(teacher: Mapping[str, Any] | None) -> dict[str, int]:
-    """Versions of the parts that prepared data rest on, whose teacher is made as this recipe says."""
-    is_trained = teacher is not None and "weights" not in teacher
-    return {part: VERSIONS[part] for part in (*OF_DATA, *(OF_TEACHERS if is_trained else ()))}
+def of_data(teacher: Mapping[str, Any] | None, projector: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Versions of the parts that prepared data rest on.
+
+    Args:
+        teacher: How it is made, as a recipe has it; None: there is none.
+        projector: Likewise.
+    """
+    used = [*OF_DATA]
+    if teacher is not None:
+        used += OF_CHECKPOINTS if "weights" in teacher else OF_TEACHERS
+    if projector is not None:
+        used += OF_CHECKPOINTS if "weights" in projector else ("networks",)
+    return {part: VERSIONS[part] for part in used}
 
 
 def changed(old: Mapping[str, int], new: Mapping[str, int] = VERSIONS) -> list[str]:

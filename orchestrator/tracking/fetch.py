@@ -16,7 +16,7 @@ from orchestrator.tracking.client import open_client, trial_runs
 from search_spaces import ConfigError
 from search_spaces.trials import check_trial
 from trainables.config import TrialConfig
-from trainables.versions import OF_DATA, VERSIONS, changed, of_trial
+from trainables.versions import VERSIONS, changed, of_data, of_trial
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -60,9 +60,15 @@ def _changed_parts(recipe: Any, config: TrialConfig) -> list[str]:
     """Parts of the code that have another version than when a trial was trained, in words."""
     stored = recipe.get("versions") if isinstance(recipe, dict) else None
     made_by = {part: v for part, v in stored.items() if isinstance(v, int)} if isinstance(stored, dict) else {}
-    needed = dict.fromkeys(OF_DATA) | {part: None for part in made_by if part in VERSIONS}
+    teacher, projector = (_mapping(recipe, key) for key in ("teacher", "projector"))
+    needed = of_data(teacher, projector) | {part: 0 for part in made_by if part in VERSIONS}
     here = {part: VERSIONS[part] for part in needed} | of_trial(config.loss, config.schedule)
     return changed({**made_by, **config.versions}, here)
+
+
+def _mapping(recipe: Any, key: str) -> dict[str, Any] | None:
+    value = recipe.get(key) if isinstance(recipe, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _tag(run: Run, name: str) -> Any:
