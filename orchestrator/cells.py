@@ -12,7 +12,7 @@ from typing import Any
 from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Space
 from trainables.config import GIFT_SMOOTHING, KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
-from trainables.names import CLASSES, CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS
+from trainables.names import CLASSES, CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS, WITHOUT_NORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def without_effect(optimizer: str, student: str) -> list[str]:
     """Settings of a trial that its optimizer or its student does not have."""
     lacks = [] if optimizer in MOMENTUM_OPTIMIZERS else ["momentum"]
     lacks += [] if student in CONVNETS else ["width"]
-    return lacks if student in STUDENTS else [*lacks, "norm"]
+    return lacks if student in STUDENTS and student not in WITHOUT_NORM else [*lacks, "norm"]
 
 
 def _knob_combinations(space: Space, arm: Arm, settings: SpaceSettings) -> Iterator[dict[str, KnobValue]]:

@@ -20,7 +20,16 @@ from search_spaces.files import (
 from search_spaces.settings import DEFAULT_IPC, Data, Distilled, Fixed, Projector, SpaceSettings, Teacher
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
-from trainables.names import CONVNETS, DEFAULT_ROOT, IMAGE_SIZES, MOMENTUM_OPTIMIZERS, NORM_GROUPS, RESNET_NORMS
+from trainables.names import (
+    CONVNETS,
+    DEFAULT_ROOT,
+    IMAGE_SIZES,
+    MOMENTUM_OPTIMIZERS,
+    NORM_GROUPS,
+    RESNET_NORMS,
+    WITH_RESNET_NORMS,
+    fits_images,
+)
 from trainables.sidecar import STATED
 
 #: What a published label store fixes.
@@ -235,14 +244,14 @@ def _frozen(space: Space, settings: SpaceSettings) -> Iterator[str]:
 
 
 def _networks_that_do_not_fit(settings: SpaceSettings, axes: Axes) -> Iterator[str]:
-    """A convnet halves its image once per layer; group norm splits its channels."""
+    """Networks halve their images; group norm splits channels, and ResNets and VGG have norms of their own."""
     size = IMAGE_SIZES.get(settings.data.real) or settings.data.image_size or 1
     teacher = settings.teacher
     trained = [teacher.model] if teacher and teacher.model and not teacher.weights else []
     named = {"teacher.model": trained, "student": axes.get("student", [settings.fixed.student])}
     for where, names in named.items():
         for name in names:
-            if 2 ** CONVNETS.get(name, 0) > size:
+            if not fits_images(name, size):
                 yield f"{where}: {name} halves images more often than their {size} pixels allow."
     factor = settings.data.distilled.factor
     if size % factor:
@@ -255,8 +264,8 @@ def _networks_that_do_not_fit(settings: SpaceSettings, axes: Axes) -> Iterator[s
     for (where, kinds), names in zip(norms.items(), reversed(named.values()), strict=True):
         if "group" in kinds and any(width % NORM_GROUPS for width in wide[where]):
             yield f"{where}: group needs a width that {NORM_GROUPS} divides, got {wide[where]}."
-        if "resnet18_modified" in names and not set(kinds) <= set(RESNET_NORMS):
-            yield f"{where}: resnet18_modified has {' or '.join(RESNET_NORMS)}, got {kinds}."
+        for name in (name for name in names if name in WITH_RESNET_NORMS and not set(kinds) <= set(RESNET_NORMS)):
+            yield f"{where}: {name} has {' or '.join(RESNET_NORMS)}, got {kinds}."
 
 
 def _of_level(space: Space, settings: SpaceSettings) -> Iterator[str]:

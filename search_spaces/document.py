@@ -45,6 +45,11 @@ space beside it, editors with a YAML language server complete keys, show what th
   cell; the first ones stay when their number is raised.
 - `data` may be a mapping of names, `data: {small: {real: ..., distilled: ...}, large: {...}}`: then `dataset` is an
   axis (all names, unless `scientific.dataset` lists some), and `teacher` may be a mapping of the same names.
+- Networks by name: `convnet2` to `convnet6`; `mlp`, `lenet`, `alexnet` and `vgg11` as in DC's code (28-pixel images are padded to 32 by
+  their first convolution); `resnet20` for CIFAR (shortcuts padded with zeros, half on each side); `resnet18_modified`, `resnet34_modified` and
+  `resnet50_modified` with a small stem (3x3 convolution of stride 1, no max pool). Their published checkpoints are recognised by their keys, so
+  are VGG-13, -16 and -19 and CIFAR ResNets of any 6n + 2 layers. Declined: DC's `ResNet18_AP` and `VGG` variants of other widths, since no
+  evaluation protocol that is reproduced here trains or asks them.
 - `variants` names combinations that are no product of axes: `variants: {full: {views: 100}, few: {views: 10, label_top_k: 3}}`
   makes `variant` an axis with the values `full` and `few`.
 - `distilled: PATH` reads a distilled set; what its file cannot tell (see `lossatlas inspect`) is stated by the keys

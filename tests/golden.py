@@ -93,6 +93,10 @@ def _networks() -> list[float]:
             network = make_model(name, ModelShape(3, 5, 8), width=8, norm=norm)
         images = torch.linspace(-1, 1, 4 * 3 * 8 * 8).view(4, 3, 8, 8).sin()
         found += numbers_of(network(images))
+    for name in ("mlp", "lenet", "alexnet", "vgg11", "resnet20"):
+        with seeded_globals("golden", 0):
+            network = make_model(name, ModelShape(1, 5, 28), width=None, norm="instance")
+        found += numbers_of(network(torch.linspace(-1, 1, 2 * 28 * 28).view(2, 1, 28, 28).sin()))
     return found
 
 

@@ -31,7 +31,7 @@ MODULES = {
     "labels": "data.labels data.projector drafts prepare.entry prepare.projector",
     "teachers": "data.teacher",
     "readings": "data.reading data.spaces experts models prepare.teacher",
-    "networks": "networks",
+    "networks": "cifar_resnet networks plain",
     "loop": "engine evaluate grouped seeding trial",
     "targets": "edits targets",
     "optimizers": "optim",

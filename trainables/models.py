@@ -1,7 +1,7 @@
 """Models that people bring: read a checkpoint safely, recognise the architecture from its keys, load it strictly.
 
-Recognised: convnets in both published layouts, ResNets with torchvision's names, and the CIFAR ResNets of the
-distillation repositories. Wrappers (`model`, `state_dict`, `net`, `model_state_dict`) and prefixes (`module.`,
+Recognised: convnets in both published layouts, the MLP, LeNet, AlexNet and VGG of the distillation literature, ResNets with
+torchvision's names, with those of the distillation repositories, and of 6n + 2 layers for CIFAR. Wrappers (`model`, `state_dict`, `net`, `model_state_dict`) and prefixes (`module.`,
 `_orig_mod.`; `model.` and `net.`, which Lightning adds, where every key has one) are taken off.
 
 Keys do not tell operations without parameters: pooling, activation, and group norm from instance norm; see `operations_of`.
@@ -19,9 +19,11 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
+from trainables.cifar_resnet import CifarResNet, cifar_resnet_in
 from trainables.experts import expert_weights, is_buffer
 from trainables.names import ACTIVATIONS, NORM_GROUPS, POOLINGS
 from trainables.networks import ConvNet, ModelShape, make_model, make_resnet
+from trainables.plain import PLANS, Plain, inputs_of, plain_in
 from trainables.unpickling import safe_load as safe_load
 
 #: Fewer pixels than any image has: a classifier that wide sees the mean over positions (ConvNetGAP).
@@ -32,11 +34,12 @@ _PREFIXES: Final = ("module.", "_orig_mod.")
 #: Names under which training code keeps a network as an attribute, so that all of its keys begin with it.
 _ATTRIBUTES: Final = ("model.", "net.", "network.")
 #: Keys under which files keep the accuracy of their network on test images, as a fraction or in percent.
-_ACCURACIES: Final = ("acc", "best_acc", "best_acc1", "acc1", "test_acc", "accuracy")
+_ACCURACIES: Final = ("acc", "best_acc", "best_acc1", "best_prec1", "acc1", "test_acc", "accuracy")
 #: Keys of the networks that are recognised, by family.
 _FAMILIES: Final = {
     "convnet (features)": r"features\.\d+\.\w+|classifier\.(weight|bias)",
     "convnet (layers)": r"layers\.(conv|norm)\.\d+\.\w+|classifier\.(weight|bias)",
+    "plain network": r"features\.\d+\.\w+|(fc_[123]|fc|classifier)\.(weight|bias)",
     "resnet": r"(conv1|bn1)\.\w+|layer[1-4]\.\d+\.((conv|bn)[123]|(downsample|shortcut)\.[01])\.\w+|(fc|linear|classifier)\.\w+",
 }
 
@@ -150,7 +153,7 @@ def _without_attribute(weights: Weights) -> Weights:
 
 def recognise(weights: Mapping[str, Tensor]) -> Architecture | None:
     """The architecture that has these tensors, or None."""
-    for recogniser in (_recognise_convnet, _recognise_resnet):
+    for recogniser in (_recognise_plain, _recognise_convnet, _recognise_resnet):
         if (found := recogniser(weights)) is not None:
             return found
     return None
@@ -263,6 +266,8 @@ def _first(err: RuntimeError) -> str:
 def _require_fit(source: str, found: Architecture, shape: ModelShape) -> None:
     """One message for a network made for other data."""
     size = 28 if _is_padded(found, shape) else found.image_size
+    if found.name in PLANS and found.details["inputs"] == inputs_of(found.name, shape.channels, shape.image_size):
+        size = shape.image_size  # one of several that give as many numbers
     for what, has in (("classes", found.classes), ("channels", found.channels), ("image_size", size)):
         wanted = getattr(shape, what)
         if has is not None and has != wanted:
@@ -280,7 +285,28 @@ def _build(found: Architecture, shape: ModelShape, operations: Mapping[str, str]
         arguments = {**found.details, "first_padding": 3 if _is_padded(found, shape) else 1}
         arguments |= {"norm": found.norm, **operations}
         return ConvNet(shape, depth=depth, width=found.width, layout=found.layout, **arguments)
+    if found.name in PLANS:
+        size = shape.image_size
+        return Plain(found.name, channels=shape.channels, classes=shape.classes, image_size=size, norm=found.norm)
+    if "pads" in found.details:
+        return CifarResNet(channels=shape.channels, classes=shape.classes, norm=found.norm, **found.details)
     return make_resnet(shape, norm=found.norm, **found.details)
+
+
+def _recognise_plain(weights: Mapping[str, Tensor]) -> Architecture | None:
+    found = plain_in(weights)
+    if found is None:
+        return None
+    return Architecture(
+        found.name,
+        "plain",
+        found.norm,
+        width=0,
+        channels=found.channels,
+        classes=found.classes,
+        image_size=found.image_size,
+        details={"inputs": found.inputs},
+    )
 
 
 def _recognise_convnet(weights: Mapping[str, Tensor]) -> Architecture | None:
@@ -321,7 +347,8 @@ def _norm_of(weights: Mapping[str, Tensor], prefix: str) -> str:
 
 def _torchvision_names(weights: Weights) -> Weights:
     """ResNets of the distillation repositories with torchvision's names for shortcut and head."""
-    if not any(".shortcut." in key for key in weights):
+    has_other_head = "layer1.0.conv1.weight" in weights and "fc.weight" not in weights
+    if not has_other_head and not any(".shortcut." in key for key in weights):
         return weights
     return {
         re.sub(r"^(linear|classifier)\.", "fc.", key.replace(".shortcut.", ".downsample.")): value
@@ -335,14 +362,19 @@ def _recognise_resnet(weights: Mapping[str, Tensor]) -> Architecture | None:
     head, stem, inner = (weights.get(key) for key in ("fc.weight", "conv1.weight", "layer1.0.conv2.weight"))
     if head is None or stem is None or inner is None:
         return None
+    if (cifar := cifar_resnet_in(weights)) is not None:
+        details: dict[str, Any] = {"blocks": cifar.blocks, "width": cifar.width, "pads": cifar.pads}
+        sizes = {"width": cifar.width, "channels": cifar.channels, "classes": cifar.classes}
+        norm = _norm_of(weights, "bn1")
+        return Architecture(f"resnet{cifar.layers}", layout, norm, **sizes, image_size=None, details=details)
     found = [re.fullmatch(r"layer(\d)\.(\d+)\.conv1\.weight", key) for key in weights]
     stages = [(int(m[1]), int(m[2])) for m in found if m]
-    blocks = tuple(1 + max(b for stage, b in stages if stage == s) for s in range(1, 5))
+    blocks = tuple(1 + max((b for stage, b in stages if stage == s), default=-1) for s in range(1, 5))
     bottleneck = "layer1.0.conv3.weight" in weights
-    if head.shape[1] != 512 * (4 if bottleneck else 1):
+    if not all(blocks) or head.shape[1] != 512 * (4 if bottleneck else 1):
         return None
     small = stem.shape[-1] == 3
-    details: dict[str, Any] = {"blocks": blocks, "small": small, "bottleneck": bottleneck}
+    details = {"blocks": blocks, "small": small, "bottleneck": bottleneck}
     if bottleneck:
         groups = inner.shape[0] // inner.shape[1]
         details |= {"groups": groups, "width_per_group": inner.shape[0] // groups}

@@ -26,8 +26,19 @@ MOMENTUM_OPTIMIZERS: Final = ("sgd", *_TIMM_WITH_MOMENTUM)
 SCHEDULES: Final = ("multistep", "step_half", "cosine", "half_cosine", "linear", "constant")
 #: Depth of the convnets.
 CONVNETS: Final[Mapping[str, int]] = {f"convnet{depth}": depth for depth in range(2, 7)}
+#: Networks without shortcuts, by the smallest side of the images that they take, pixels; see `trainables.plain`.
+PLAIN: Final[Mapping[str, int]] = {"mlp": 1, "lenet": 16, "alexnet": 8, "vgg11": 32}
+#: Sides of images that the first convolution of a plain network pads, and to what, as published.
+PADDED_SIDE: Final[Mapping[int, int]] = {28: 32}
+#: Torchvision's ResNets with a small stem (3x3 convolution of stride 1, no max pool), by blocks per stage, and those of 6n + 2 layers for CIFAR, by n.
+SMALL_STEMS: Final[Mapping[str, tuple[int, ...]]] = {
+    "resnet18_modified": (2, 2, 2, 2),
+    "resnet34_modified": (3, 4, 6, 3),
+    "resnet50_modified": (3, 4, 6, 3),
+}
+CIFAR_RESNETS: Final[Mapping[str, int]] = {"resnet20": 3}
 #: Networks by name; besides them any torchvision/NAME and timm/NAME.
-STUDENTS: Final = (*CONVNETS, "resnet18_modified")
+STUDENTS: Final = (*CONVNETS, *SMALL_STEMS, *CIFAR_RESNETS, *PLAIN)
 #: Real datasets and the size of their test split; all but the digits are torchvision's.
 REAL_DATASETS: Final[Mapping[str, int]] = {
     "digits": 599,
@@ -74,7 +85,24 @@ HOST_LOST: Final = "the process that trains the trials of this device was lost"
 ENGINES: Final = ("eager", "compiled", "grouped")
 LABELS: Final = ("bank", "online", "stored", "hard", "projector")
 NORMS: Final = ("batch", "group", "instance", "layer", "none")
+#: Of ResNets and VGG.
 RESNET_NORMS: Final = ("batch", "instance")
+#: Networks that have one of these, and those that have none.
+WITH_RESNET_NORMS: Final = (*SMALL_STEMS, *CIFAR_RESNETS, "vgg11")
+WITHOUT_NORM: Final = ("mlp", "lenet", "alexnet")
+
+
+def smallest_side(student: str) -> int:
+    """Fewest pixels that the images of one of our networks may have on a side, but for those that are padded."""
+    return PLAIN.get(student, 2 ** CONVNETS.get(student, 0))
+
+
+def fits_images(student: str, image_size: int) -> bool:
+    """True if one of our networks can take images of this side."""
+    size = PADDED_SIDE.get(image_size, image_size) if student in PLAIN else image_size
+    return size >= smallest_side(student)
+
+
 #: Pooling and activation of a convnet; the first of each is the default of the published code.
 POOLINGS: Final = ("avg", "max")
 ACTIVATIONS: Final = ("relu", "leaky_relu", "sigmoid", "silu")

@@ -9,7 +9,21 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from trainables.names import ACTIVATIONS, CONVNETS, NORM_GROUPS, NORMS, POOLINGS, RESNET_NORMS, STUDENTS
+from trainables.cifar_resnet import CifarResNet
+from trainables.names import (
+    ACTIVATIONS,
+    CIFAR_RESNETS,
+    CONVNETS,
+    NORM_GROUPS,
+    NORMS,
+    PLAIN,
+    POOLINGS,
+    RESNET_NORMS,
+    SMALL_STEMS,
+    STUDENTS,
+    WITHOUT_NORM,
+)
+from trainables.plain import Plain
 
 _POOLS: Final[Mapping[str, Callable[[], nn.Module]]] = {
     "avg": lambda: nn.AvgPool2d(2),
@@ -21,6 +35,9 @@ _ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = {
     "sigmoid": nn.Sigmoid,
     "silu": nn.SiLU,
 }
+
+#: Of SMALL_STEMS, those with bottleneck in place of basic blocks.
+BOTTLENECKS: Final = ("resnet50_modified",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +187,7 @@ def make_model(name: str, shape: ModelShape, *, width: int | None, norm: str | N
         name: A name of STUDENTS, torchvision/NAME or timm/NAME for any classifier of those libraries.
         shape: What it must fit.
         width: Channels per convolution of a convnet; ignored by others.
-        norm: A name of NORMS, for convnets and resnet18_modified; ignored by others.
+        norm: A name of NORMS, for convnets, ResNets and VGG; ignored by others.
         **operations: `pooling` and `activation` of a convnet, which others do not take.
 
     Raises:
@@ -183,13 +200,20 @@ def make_model(name: str, shape: ModelShape, *, width: int | None, norm: str | N
         return _make_foreign(library, rest, shape)
     if name not in STUDENTS:
         raise ValueError(f"unknown model {name!r}; valid: {list(STUDENTS)}, torchvision/NAME, timm/NAME.")
+    if name in WITHOUT_NORM:
+        norm = "none"
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}; valid: {list(NORMS)}.")
     if name in CONVNETS:
         if width is None:
             raise ValueError(f"{name} needs a width, got None.")
         return ConvNet(shape, depth=CONVNETS[name], width=width, norm=norm, **operations)
-    return make_resnet(shape, blocks=(2, 2, 2, 2), norm=norm, small=True)
+    if name in PLAIN:
+        return Plain(name, channels=shape.channels, classes=shape.classes, image_size=shape.image_size, norm=norm)
+    if name in CIFAR_RESNETS:
+        blocks = CIFAR_RESNETS[name]
+        return CifarResNet(channels=shape.channels, classes=shape.classes, blocks=blocks, norm=norm)
+    return make_resnet(shape, blocks=SMALL_STEMS[name], norm=norm, small=True, bottleneck=name in BOTTLENECKS)
 
 
 def _make_foreign(library: str, name: str, shape: ModelShape) -> nn.Module:
@@ -201,11 +225,17 @@ def _make_foreign(library: str, name: str, shape: ModelShape) -> nn.Module:
     except (RuntimeError, ValueError, TypeError, AssertionError) as err:
         raise ValueError(
             f"{library}/{name} cannot be built for {shape.channels} x {shape.image_size} x {shape.image_size} pixels "
-            f"and {shape.classes} classes: {' '.join(str(err).split())[:300]}"
+            f"and {shape.classes} classes: {' '.join(str(err).split())[:300]}" + _small_twin(name)
         ) from err
     if tuple(getattr(logits, "shape", ())) != (1, shape.classes):
         raise ValueError(f"{library}/{name} is no classifier that gives one row of logits per image.")
     return model.train()
+
+
+def _small_twin(name: str) -> str:
+    """Which of our networks is the same one for small images, in words."""
+    twin = next((ours for ours in (name, f"{name}_modified") if ours in STUDENTS), None)
+    return f"; the published network for small images is {twin}." if twin else ""
 
 
 def _make_timm(name: str, shape: ModelShape) -> nn.Module:
