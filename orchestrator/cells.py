@@ -12,7 +12,15 @@ from typing import Any
 from search_spaces.settings import Fixed, SpaceSettings
 from search_spaces.space import Arm, Space
 from trainables.config import GIFT_SMOOTHING, KNOBS, LOSS_KNOBS, KnobValue, canonical_loss, round_float
-from trainables.names import CLASSES, CONVNETS, MOMENTUM_OPTIMIZERS, STUDENTS, WITHOUT_NORM
+from trainables.names import (
+    BETAS_OPTIMIZERS,
+    CLASSES,
+    CONVNETS,
+    MOMENTUM_OPTIMIZERS,
+    STEP_SCHEDULES,
+    STUDENTS,
+    WITHOUT_NORM,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +139,8 @@ def _contexts(space: Space) -> Iterator[dict[str, Any]]:
 def _canonical_context(context: Mapping[str, Any], settings: SpaceSettings) -> tuple[dict[str, Any], list[str]]:
     """A context without factors that have no effect in it."""
     fixed = settings.fixed
-    dropped = [name for name in without_effect(fixed.optimizer, fixed.student) if name in context]
-    owners = {"momentum": fixed.optimizer}
+    dropped = [name for name in without_effect(fixed.optimizer, fixed.student, fixed.schedule) if name in context]
+    owners = {"momentum": fixed.optimizer, "schedule_gamma": fixed.schedule}
     reasons = [f"{owners.get(name, fixed.student)} has no {name}" for name in dropped]
     idle = {name: why for name, why in _idle(settings).items() if name in context}
     if fixed.labels != "projector":
@@ -191,9 +199,12 @@ def _with_draw(settings: SpaceSettings) -> SpaceSettings:
     return settings.model_copy(update={"fixed": settings.fixed.model_copy(update={"augment_draw": "image"})})
 
 
-def without_effect(optimizer: str, student: str) -> list[str]:
-    """Settings of a trial that its optimizer or its student does not have."""
+def without_effect(optimizer: str, student: str, schedule: str) -> list[str]:
+    """Settings of a trial that its optimizer, its student or its schedule does not have."""
     lacks = [] if optimizer in MOMENTUM_OPTIMIZERS else ["momentum"]
+    lacks += [] if optimizer in BETAS_OPTIMIZERS else ["betas"]
+    lacks += [] if schedule in STEP_SCHEDULES else ["schedule_gamma"]
+    lacks += [] if schedule == "multistep" else ["schedule_milestones"]
     lacks += [] if student in CONVNETS else ["width"]
     return lacks if student in STUDENTS and student not in WITHOUT_NORM else [*lacks, "norm"]
 

@@ -97,12 +97,19 @@ def _describe_data(sweep: Sweep) -> Iterator[str]:
 
 
 def _describe_draws(facts: Mapping[str, Any]) -> Iterator[str]:
+    how = "a scrambled Sobol sequence, spread evenly over the range"
+    if facts["draws_are"] == "each value once":
+        how = (
+            "each combination of the given values once" if len(facts["draws"]) > 1 else "each of the given values once"
+        )
     if facts["draws"]:
-        yield f"\nDraws: the same {facts['draws_per_cell']} for every cell (a scrambled Sobol sequence, spread evenly over the range):"
+        yield f"\nDraws: the same {facts['draws_per_cell']} for every cell ({how}):"
     for draw in facts["draws"]:
         values = ", ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in draw["values"])
         where = f" ({draw['by']} {draw['level']})" if draw["by"] else ""
-        yield f"  {draw['factor']}{where}: {values}"
+        left_out = ", ".join(f"{value:g}" for value in draw["left_out"])
+        missing = f"; never {left_out}, see nuisance.draws" if left_out else ""
+        yield f"  {draw['factor']}{where}: {values}{missing}"
 
 
 def _describe_stopping(rule: Mapping[str, Any] | None) -> Iterator[str]:

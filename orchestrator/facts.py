@@ -40,6 +40,7 @@ def plan_facts(sweep: Sweep, *, probe: bool, say: Say) -> dict[str, Any]:
         "replicates": plan.space.settings.replicates,
         "tune_replicates": len(plan.tune_replicates),
         "draws_per_cell": plan.space.draws,
+        "draws_are": "each value once" if plan.space.takes_each_once else "scrambled Sobol",
         "grid_points": plan.enumeration.grid_points,
         "merged": dict(plan.enumeration.merged),
         "repeated": plan.repeated,
@@ -73,7 +74,10 @@ def _draws(plan: Plan) -> list[dict[str, Any]]:
             cell = next((c for c in plan.cells if factor.domain(_factors(c)) is domain), None)
             if cell:
                 values = [plan.draw_values(cell, draw)[factor.name] for draw in range(plan.space.draws)]
-                found.append({"factor": factor.name, "by": factor.by, "level": level, "values": values})
+                n = len(domain.arguments) if domain.kind == "choice" else 0
+                left_out = {domain.at((place + 0.5) / n) for place in range(n)} - set(values)
+                one = {"factor": factor.name, "by": factor.by, "level": level, "values": values}
+                found.append(one | {"left_out": sorted(map(float, left_out))})
     return found
 
 

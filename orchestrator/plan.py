@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -67,7 +68,13 @@ class Plan:
 
     @cached_property
     def unit_points(self) -> list[list[float]]:
-        """Scrambled Sobol points in the unit cube, (draws, nuisance factors), the same for every cell."""
+        """Points in the unit cube, (draws, nuisance factors), the same for every cell: scrambled Sobol, or all of a grid.
+
+        Up to two lists with a power of two of combinations, Sobol points take each once, too.
+        """
+        is_power = self.space.draws & (self.space.draws - 1) == 0
+        if self.space.takes_each_once and not (is_power and len(self.space.nuisance) <= 2):
+            return grid_points(self.space.list_sizes)
         return sobol_points(self.space.draws, len(self.space.nuisance), self.space.settings.seed)
 
     @property
@@ -95,7 +102,7 @@ class Plan:
         """The configuration of one trial."""
         fixed = cell.settings.fixed
         values = {name: getattr(fixed, name) for name in _COPIED} | self.draw_values(cell, draw)
-        values |= dict.fromkeys(without_effect(values["optimizer"], values["student"]))
+        values |= dict.fromkeys(without_effect(values["optimizer"], values["student"], values["schedule"]))
         return TrialConfig(
             **values,
             stage=stage,
@@ -202,7 +209,10 @@ _COPIED = (
     "lr",
     "weight_decay",
     "momentum",
+    "betas",
     "schedule",
+    "schedule_milestones",
+    "schedule_gamma",
     "warmup_epochs",
     "clip_grad_norm",
     "ema_decay",
@@ -214,6 +224,14 @@ _COPIED = (
     "evaluate_every_epochs",
     "labels",
 )
+
+
+def grid_points(sizes: Sequence[int]) -> list[list[float]]:
+    """The middles of all boxes of a grid with so many intervals per dimension, the last one fastest."""
+    return [
+        [(at + 0.5) / size for at, size in zip(place, sizes, strict=True)]
+        for place in itertools.product(*map(range, sizes))
+    ]
 
 
 def sobol_points(draws: int, dimensions: int, seed: int) -> list[list[float]]:
@@ -284,6 +302,9 @@ def _identity(plan: Plan, cell: Cell) -> dict[str, Any]:
     del config["versions"]  # a signature has them by themselves
     if config["engine"] == "eager":
         del config["engine"]  # sweeps from before there were others
+    for key in ("betas", "schedule_milestones", "schedule_gamma"):
+        if config[key] is None:  # sweeps from before there were such settings
+            del config[key]
     factors = {**cell.factors, **cell.settings.fixed.model_dump(exclude=set(KNOBS))}
     ranges = {factor.name: [d.kind, *d.arguments] for factor in plan.space.nuisance for d in [factor.domain(factors)]}
     return {key: value for key, value in config.items() if key not in ranges} | {"ranges": ranges}

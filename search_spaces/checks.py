@@ -13,7 +13,7 @@ from search_spaces.coherence import incoherences
 from search_spaces.domains import Domain, Value, parse_domain
 from search_spaces.errors import ConfigError, unknown
 from search_spaces.settings import Fixed, SpaceSettings
-from search_spaces.space import Arm, Nuisance, Space, axis_path, flatten, named_datasets, put
+from search_spaces.space import Arm, Nuisance, Space, axis_path, flatten, list_sizes, named_datasets, put
 from search_spaces.texts import invisible_in, problem_of_name
 from trainables.config import KNOBS, LOSS_KNOBS, canonical_loss
 
@@ -241,14 +241,17 @@ class _Checks:
             return (), 1
         factors = {key: value for key, value in given.items() if key != "draws"}
         draws = given.get("draws", DEFAULT_DRAWS) if factors else 1
-        if type(draws) is not int or not 1 <= draws <= MAX_DRAWS or draws & (draws - 1):
+        levels = {**axes, "loss": sorted({_canonical_name(arm.loss) for arm in arms})}
+        parsed = tuple(f for key, value in factors.items() if (f := self._nuisance_factor(key, value, levels)))
+        combinations = math.prod(list_sizes(parsed)) if len(parsed) == len(factors) else 1
+        is_number = type(draws) is int and 1 <= draws <= MAX_DRAWS
+        if not is_number or (draws & (draws - 1) and draws != combinations):
+            or_each = f", or {combinations} (each of the given values once)" if 1 < combinations <= MAX_DRAWS else ""
             self.problems.append(
-                f"nuisance.draws: must be a power of two (scrambled Sobol) up to {MAX_DRAWS}, got {draws!r}."
+                f"nuisance.draws: must be a power of two (scrambled Sobol) up to {MAX_DRAWS}{or_each}, got {draws!r}."
             )
             draws = DEFAULT_DRAWS
-        levels = {**axes, "loss": sorted({_canonical_name(arm.loss) for arm in arms})}
-        parsed = [self._nuisance_factor(key, value, levels) for key, value in factors.items()]
-        return tuple(factor for factor in parsed if factor), draws
+        return parsed, draws
 
     def _nuisance_factor(self, key: str, given: object, levels: Mapping[str, list[Any]]) -> Nuisance | None:
         where = f"nuisance.{key}"

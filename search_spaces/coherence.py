@@ -21,12 +21,14 @@ from search_spaces.settings import DEFAULT_IPC, Data, Distilled, Fixed, Projecto
 from search_spaces.space import Space
 from trainables.config import LOGIT_LOSSES
 from trainables.names import (
+    BETAS_OPTIMIZERS,
     CONVNETS,
     DEFAULT_ROOT,
     IMAGE_SIZES,
     MOMENTUM_OPTIMIZERS,
     NORM_GROUPS,
     RESNET_NORMS,
+    STEP_SCHEDULES,
     WITH_RESNET_NORMS,
     fits_images,
 )
@@ -273,6 +275,7 @@ def _of_level(space: Space, settings: SpaceSettings) -> Iterator[str]:
     warmup = max(space.axes.get("warmup_epochs", [settings.fixed.warmup_epochs]))
     if warmup >= settings.fixed.epochs:
         yield f"warmup_epochs: must be less than epochs, got {warmup} of {settings.fixed.epochs}."
+    yield from _milestones(settings.fixed)
     if settings.fixed.augment_draw == "batch" and "batch_size" in settings.nuisance:
         yield "augment_draw: batch, but batch_size is tuned, and a view's batches have one size; use image."
     classes = classes_of(settings.data)
@@ -286,6 +289,30 @@ def _of_level(space: Space, settings: SpaceSettings) -> Iterator[str]:
                 yield f"{knob}: must be at most C, the {classes} classes, got {most} for {arm.name}."
 
 
+def _without_owner(axes: Axes, levels: Sequence[Fixed]) -> Iterator[str]:
+    """Settings of an optimizer or a schedule that is not there."""
+    optimizers = {*axes.get("optimizer", [fixed.optimizer for fixed in levels])}
+    schedules = {*axes.get("schedule", [fixed.schedule for fixed in levels])}
+    for key, owners, there in (
+        ("betas", BETAS_OPTIMIZERS, optimizers),
+        ("schedule_milestones", ("multistep",), schedules),
+        ("schedule_gamma", STEP_SCHEDULES, schedules),
+    ):
+        is_given = key in axes or any(getattr(fixed, key) is not None for fixed in levels)
+        if is_given and not there & set(owners):
+            yield f"{key}: {' and '.join(sorted(there))} has none; leave it out."
+
+
+def _milestones(fixed: Fixed) -> Iterator[str]:
+    """Numbers of epochs are whole, and come before the end."""
+    for milestone in fixed.schedule_milestones or ():
+        if milestone >= 1 and (milestone != int(milestone) or milestone >= fixed.epochs):
+            yield (
+                f"schedule_milestones: a milestone is a fraction below 1 or a whole number of epochs less than {fixed.epochs}, "
+                f"got {milestone:g}."
+            )
+
+
 def _of_training(space: Space) -> Iterator[str]:
     """Problems that no dataset has a part in."""
     settings, axes, nuisance = space.settings, space.axes, space.nuisance
@@ -296,8 +323,10 @@ def _of_training(space: Space) -> Iterator[str]:
     optimizers = axes.get("optimizer", [settings.fixed.optimizer])
     if any(factor.name == "momentum" for factor in nuisance) and not set(optimizers) & set(MOMENTUM_OPTIMIZERS):
         yield f"nuisance.momentum: {', '.join(optimizers)} has none, so it cannot be tuned."
-    for level in [space.at({"variant": name}) for name in axes.get("variant", ())] or [settings]:
+    levels = [space.at({"variant": name}) for name in axes.get("variant", ())] or [settings]
+    for level in levels:
         yield from _of_level(space, level)
+    yield from _without_owner(axes, [level.fixed for level in levels])
     if settings.protocol == "paper" and nuisance:
         yield "protocol: paper compares at one fixed lr; remove the nuisance section or use tuned."
     strata = settings.early_stopping.stratify if settings.early_stopping else "cell"

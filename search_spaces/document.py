@@ -42,7 +42,8 @@ space beside it, editors with a YAML language server complete keys, show what th
   `{loguniform: [low, high]}`, `{randint: [low, high]}` (high excluded), `{quniform: [low, high, q]}`. It may depend on
   a factor: `{by: optimizer, adamw: {loguniform: [3.0e-4, 3.0e-2]}, sgd: {loguniform: [3.0e-3, 3.0e-1]}}`.
 - `nuisance.draws` (default 4) is how many values each cell is tried with, a power of two: a scrambled Sobol sequence, the same for every
-  cell; the first ones stay when their number is raised.
+  cell; the first ones stay when their number is raised. Where every factor is a list, `draws` may also be the number of their combinations:
+  `{lr: [0.001, 0.005, 0.01, 0.05, 0.1], draws: 5}` tries each of the five once.
 - `data` may be a mapping of names, `data: {small: {real: ..., distilled: ...}, large: {...}}`: then `dataset` is an
   axis (all names, unless `scientific.dataset` lists some), and `teacher` may be a mapping of the same names.
 - Networks by name: `convnet2` to `convnet6`; `mlp`, `lenet`, `alexnet` and `vgg11` as in DC's code (28-pixel images are padded to 32 by

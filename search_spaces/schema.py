@@ -112,8 +112,10 @@ def _nuisance() -> Schema:
     }
     factors: Schema = {key: {"anyOf": [_ref("Domain"), by_level]} for key in TUNABLE}
     draws = {
-        "enum": [2**power for power in range(MAX_DRAWS.bit_length())],
-        "description": "Values tried for each cell, a power of two.",
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_DRAWS,
+        "description": "Values tried for each cell: a power of two, or as many as lists have combinations.",
     }
     return {"properties": {"draws": draws} | factors, "additionalProperties": False}
 

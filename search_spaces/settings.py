@@ -47,9 +47,23 @@ class Fixed(Settings):
     lr: Positive = Field(1e-3, description="Learning rate where it is not tuned under `nuisance`.")
     weight_decay: NonNegative = Field(0.0, description="Weight decay; decoupled in adamw, coupled in sgd.")
     momentum: Fraction = Field(0.9, description="Momentum of sgd; adamw has none.")
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="Shares of themselves that the two running means of adam and its like keep per step; none: the "
+        "optimizer's own (adamw: 0.9 and 0.999).",
+    )
     schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         "multistep",
         description="Learning rate over time; multistep is x 0.2 at 2/3 and 5/6 of the epochs, step_half x 0.1 at half.",
+    )
+    schedule_milestones: Annotated[list[Positive], Field(min_length=1, max_length=100)] | None = Field(
+        None,
+        description="multistep: after how much training the rate falls; below 1 a fraction of the epochs (after the warm-up), "
+        "else a number of epochs; none: 2/3 and 5/6.",
+    )
+    schedule_gamma: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="multistep, step_half: what the rate is multiplied by each time; none: 0.2 of multistep, 0.1 of step_half.",
     )
     temperature: Positive = Field(1.0, description="T of losses on probabilities.")
     refinement: Fraction = Field(0.0, description="w: share of the smoothed hard label in the soft target.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,16 @@ class Space:
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
+    def list_sizes(self) -> list[int]:
+        """How many values each tuned factor has, in order; [] where one has a range, or other numbers of values by level."""
+        return list_sizes(self.nuisance)
+
+    @property
+    def takes_each_once(self) -> bool:
+        """True if the draws are all combinations of lists of values."""
+        return bool(self.list_sizes) and self.draws == math.prod(self.list_sizes)
+
+    @property
     def context_factors(self) -> tuple[str, ...]:
         """Scientific factors that no loss owns, in file order."""
         return tuple(name for name in self.axes if name not in KNOBS)
@@ -100,6 +111,17 @@ class Space:
             elif key != "dataset":
                 put(document, axis_path(key), value)
         return SpaceSettings.model_validate(document)
+
+
+def list_sizes(nuisance: Sequence[Nuisance]) -> list[int]:
+    """As `Space.list_sizes`."""
+    found: list[int] = []
+    for factor in nuisance:
+        sizes = {len(domain.arguments) if domain.kind == "choice" else 0 for domain in factor.domains.values()}
+        if len(sizes) != 1 or 0 in sizes:
+            return []
+        found += sizes
+    return found
 
 
 def named_datasets(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -123,7 +123,9 @@ class TrialConfig:
         lr: Learning rate > 0, per optimizer step.
         weight_decay: Decoupled (adamw) or coupled (sgd) weight decay >= 0.
         momentum: SGD momentum in [0, 1); None for optimizers without.
+        betas: Shares that the two running means of BETAS_OPTIMIZERS keep per step; None: the optimizer's own.
         schedule: A name of SCHEDULES.
+        schedule_milestones, schedule_gamma: Of STEP_SCHEDULES, see `trainables.optim.Steps`; None: the schedule's own.
         warmup_epochs: Epochs over which the rate rises linearly to its full value.
         clip_grad_norm: Longest gradient, over all parameters; None does not clip.
         ema_decay: What is evaluated is a running mean of the weights that keeps this much of itself per step.
@@ -151,7 +153,10 @@ class TrialConfig:
     lr: float
     weight_decay: float
     momentum: float | None = None
+    betas: Sequence[float] | None = None
     schedule: str
+    schedule_milestones: Sequence[float] | None = None
+    schedule_gamma: float | None = None
     warmup_epochs: int = 0
     clip_grad_norm: float | None = None
     ema_decay: float | None = None
@@ -205,7 +210,10 @@ def cost_class(config: TrialConfig) -> str:
         "lr",
         "weight_decay",
         "momentum",
+        "betas",
         "schedule",
+        "schedule_milestones",
+        "schedule_gamma",
         "warmup_epochs",
         "versions",
     )

@@ -23,6 +23,17 @@ _TIMM_WITHOUT_MOMENTUM: Final = tuple(
 )
 OPTIMIZERS: Final = ("adamw", "sgd", *sorted(_TIMM_WITH_MOMENTUM + _TIMM_WITHOUT_MOMENTUM))
 MOMENTUM_OPTIMIZERS: Final = ("sgd", *_TIMM_WITH_MOMENTUM)
+#: Optimizers with two running means, whose shares kept per step are `betas`; adafactor uses one of them, adan has three.
+BETAS_OPTIMIZERS: Final = tuple(
+    """
+    adamw adabelief adam adamax adamc adamp adamuon adamwlegacy adopt adoptc adoptw cadamc cadamp cadamw cadopt cadoptc
+    cadoptw clamb clambw claprop clion clionc cmars cnadamc cnadamw lamb lambc lambcd lambcw lambw laprop lapropc lion
+    lionc mars muon nadam nadamc nadamlegacy nadamuon nadamw nmuon novograd novogradc novogradw radabelief radam
+    radamlegacy radamw
+    """.split()  # noqa: SIM905
+)
+#: Schedules that multiply the rate by `schedule_gamma` at some epochs, and that number where none is given.
+STEP_SCHEDULES: Final[Mapping[str, float]] = {"multistep": 0.2, "step_half": 0.1}
 SCHEDULES: Final = ("multistep", "step_half", "cosine", "half_cosine", "linear", "constant")
 #: Depth of the convnets.
 CONVNETS: Final[Mapping[str, int]] = {f"convnet{depth}": depth for depth in range(2, 7)}

@@ -22,7 +22,7 @@ from trainables.evaluate import accuracy, autocast, predict_logits
 from trainables.losses import compare, make_target
 from trainables.metrics import EpochMetrics
 from trainables.networks import ModelShape, make_model
-from trainables.optim import make_average, make_optimizer, make_schedule
+from trainables.optim import Steps, make_average, make_optimizer, make_schedule
 from trainables.seeding import NetworkDraws, make_generator, seeded_globals
 from trainables.splits import Split, as_split, as_tensor
 
@@ -153,13 +153,20 @@ def start_trial(config: TrialConfig, data: TrialData) -> TrialState:
         model = make_model(config.student, shape, width=config.width, norm=config.norm)
     model = model.to(config.device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(
-        config.optimizer, model, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+        config.optimizer,
+        model,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        betas=config.betas,
     )
+    steps = Steps(config.schedule_milestones, config.schedule_gamma)
+    length = {"epochs": config.epochs, "warmup_epochs": config.warmup_epochs}
     return TrialState(
         model=model,
         forward=executable(model, config.engine),
         optimizer=optimizer,
-        schedule=make_schedule(config.schedule, optimizer, epochs=config.epochs, warmup_epochs=config.warmup_epochs),
+        schedule=make_schedule(config.schedule, optimizer, **length, steps=steps),
         average=make_average(model, config.ema_decay),
         batch_order=make_generator("batch order", config.replicate),
         view_order=make_generator("view order", config.replicate),

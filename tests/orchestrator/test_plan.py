@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from orchestrator.recipes import recipe, recipe_key
 from orchestrator.run_fields import settings_of, tracked_cell
 from orchestrator.sweep import Sweep
 from search_spaces import ConfigError, load_space
+from search_spaces.trials import check_trial
 
 
 def plan_of(space: Any, *overrides: str) -> Plan:
@@ -197,3 +200,68 @@ def test_description_says_what_is_merged_and_what_is_detectable(tiny: dict[str, 
     assert "at epochs 2 and 6 the worst draws of a cell are stopped, once 3 have got there" in text
     assert "Time: unknown" in text
     assert not list(tmp_path.iterdir()), "a plan leaves nothing behind"
+
+
+RATES = [0.001, 0.005, 0.01, 0.05, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("nuisance", "combinations"),
+    [
+        ({"lr": RATES, "draws": 5}, 5),
+        ({"lr": [0.1, 0.2, 0.3, 0.4], "draws": 4}, 4),
+        ({"lr": RATES[:3], "weight_decay": [0.0, 0.1], "draws": 6}, 6),
+        ({"lr": RATES[:4], "weight_decay": [0.0, 0.1], "draws": 8}, 8),
+        ({"lr": RATES[:2], "weight_decay": [0.0, 0.1], "batch_size": [20, 40], "draws": 8}, 8),
+    ],
+)
+def test_as_many_draws_as_given_values_take_each_once(
+    nuisance: dict[str, Any], combinations: int, tiny: dict[str, Any]
+) -> None:
+    tiny["fixed"] = {key: value for key, value in tiny["fixed"].items() if key not in nuisance}
+    plan = plan_of(tiny | {"nuisance": nuisance})
+    tried = {tuple(plan.draw_values(plan.cells[0], draw).values()) for draw in range(plan.space.draws)}
+    assert len(tried) == plan.space.draws == combinations
+    assert {values[0] for values in tried} == set(nuisance["lr"])
+
+
+def test_a_plan_says_which_given_values_are_tried_and_which_never(tiny: dict[str, Any], tmp_path: Any) -> None:
+    def said(draws: int) -> str:
+        checked = load_space(tiny | {"nuisance": {"lr": RATES, "draws": draws}})
+        sweep = Sweep(Plan("tiny", checked, "cpu"), Home.at(tmp_path))
+        return "\n".join(describe_plan(sweep, probe=False, say=lambda text: None))
+
+    assert "the same 5 for every cell (each of the given values once)" in said(5)
+    assert "lr: 0.001, 0.005, 0.01, 0.05, 0.1\n" in said(5)
+    assert "a scrambled Sobol sequence" in said(4)
+    assert re.search(r"lr: .*; never [0-9., ]+, see nuisance.draws", said(4))
+
+
+def test_settings_of_optimizer_and_schedule_reach_their_trials_and_no_others(tiny: dict[str, Any]) -> None:
+    given = {"betas": [0.9, 0.95], "schedule_milestones": [0.5, 0.75], "schedule_gamma": 0.3}
+    del tiny["nuisance"]
+    tiny["scientific"] = {
+        "loss": ["ce"],
+        "optimizer": ["adamw", "sgd"],
+        "schedule": ["multistep", "step_half", "cosine"],
+    }
+    before = [plan_of(tiny).trial(cell, 0, 1, "confirm") for cell in plan_of(tiny).cells]
+    tiny["fixed"] |= given
+    plan = plan_of(tiny)
+    assert len(plan.cells) == 6
+    for cell, old in zip(plan.cells, before, strict=True):
+        config = plan.trial(cell, 0, 1, "confirm")
+        has = {key: getattr(config, key) is not None for key in given}
+        steps = config.schedule in ("multistep", "step_half")
+        assert has == {
+            "betas": config.optimizer == "adamw",
+            "schedule_gamma": steps,
+            "schedule_milestones": config.schedule == "multistep",
+        }
+        assert (config.trial_id == old.trial_id) == (not any(has.values()))
+        assert check_trial(json.loads(json.dumps(config.as_dict())), "config").trial_id == config.trial_id
+
+
+def test_a_step_factor_is_no_factor_of_a_schedule_without_steps(tiny: dict[str, Any]) -> None:
+    tiny["scientific"] = {"loss": ["ce"], "schedule": ["multistep", "cosine"], "schedule_gamma": [0.1, 0.2]}
+    assert len(plan_of(tiny).cells) == 3

@@ -81,6 +81,8 @@ def test_what_the_loader_accepts_the_schema_accepts(schema: Draft202012Validator
         {"variants": {"full": {"views": 100}, "few": {"views": 10, "data.distilled.ipc": 3}}},
         {"nuisance": {"lr": {"by": "loss", "ce": [0.1], "kl": {"loguniform": ["1/10", 1]}, "cosine": [1]}, "draws": 2}},
         {"fixed": {"lr": "1e-3", "epochs": "1e2"}, "nuisance": {"width": [8, 16]}},
+        {"nuisance": {"lr": [0.001, 0.005, 0.01, 0.05, 0.1], "draws": 5}},
+        {"fixed": {"schedule_milestones": [0.5, "3/4"], "schedule_gamma": 0.3, "betas": [0.9, 0.95]}},
     ],
 )
 def test_every_form_that_docs_space_md_describes_is_valid(other: dict[str, Any], schema: Draft202012Validator) -> None:
