@@ -10,12 +10,12 @@ from typing import Any, Final
 import pandas as pd
 
 from orchestrator.facts import ALPHA, plan_facts
-from orchestrator.judgement import describe_data, doubts_about, mistakes_in, remarks_on, stated_words
+from orchestrator.judgement import stated_words
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.stopping import summarise_stopping
 from orchestrator.landscape.values import TWO_SEEDS, ranking
 from orchestrator.plan import Plan, why_nothing_stops
-from orchestrator.prepare import Say, known_data
+from orchestrator.prepare import Say
 from orchestrator.progress import format_duration
 from orchestrator.remarks import describe_datasets
 from orchestrator.sweep import Sweep
@@ -43,7 +43,7 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     yield from (f"  {cell['cell']}  [{', '.join(cell['arms'])}]" for cell in facts["cells"])
     yield from _describe_content(facts["data"])
     yield from describe_datasets(facts["datasets"])
-    yield from _describe_data(sweep)
+    yield from _describe_data(facts["prepared"])
     yield from _describe_draws(facts)
     yield from _describe_stopping(facts["early_stopping"])
     yield from _describe_power(facts["replicates"], facts["detectable"])
@@ -78,16 +78,14 @@ def _seeds(replicates: int) -> str:
     return "seed 1" if replicates == 1 else f"seeds 1 to {replicates}"
 
 
-def _describe_data(sweep: Sweep) -> Iterator[str]:
+def _describe_data(prepared: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What was found out when data were prepared; what was stated, before that."""
-    known = known_data(sweep.plan, sweep.home.cache)
-    lines = [line for about in known.values() for line in describe_data(about)]
-    for about in known.values():
-        lines += [f"PROBLEM {line}" for line in (*mistakes_in(about), *doubts_about(about))] + remarks_on(about)
-    missing = [recipe for key, recipe in sweep.plan.recipes.items() if key not in known]
-    stated = [stated_words(recipe["data"]["distilled"].get("stated", {})) for recipe in missing]
-    lines += [f"Stated of the distilled set: {words}." for words in stated if words]
-    if missing and any(recipe["teacher"] for recipe in missing):
+    lines = [line for one in prepared for line in one.get("facts", ())]
+    for one in prepared:
+        lines += [f"PROBLEM {line}" for line in one.get("problems", ())] + one.get("remarks", [])
+    missing = [one for one in prepared if not one["is_prepared"]]
+    lines += [f"Stated of the distilled set: {stated_words(one['stated'])}." for one in missing if one["stated"]]
+    if any(one["has_teacher"] for one in missing):
         lines.append(
             "Not prepared yet: what the teacher sees, and whether classes fit, is found out by --probe or run."
         )

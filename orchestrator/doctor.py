@@ -49,7 +49,7 @@ def examine(home: Home, *, space: str | None, tracking_uri: str | None, address:
     yield from check_machine()
     yield from check_home(home)
     if space is not None:
-        yield check_space(space)
+        yield from check_space(space, home)
     yield from check_tracker(tracking_uri or home.store_uri, known=home.store.exists() or tracking_uri is not None)
     if address is not None:
         yield from check_cluster(address)
@@ -106,13 +106,26 @@ def check_home(home: Home) -> Iterator[Finding]:
     yield Finding(OK, f"{len(names)} sweeps" + (f"; running: {', '.join(running)}" if running else ""))
 
 
-def check_space(space: str) -> Finding:
-    """The space is valid and the files that it names are there."""
+def check_space(space: str, home: Home) -> Iterator[Finding]:
+    """The space is valid, its networks can be built, and the files that it names can be read and fit the real data."""
+    from orchestrator.plan import Plan
+    from orchestrator.readable import require_readable
+    from orchestrator.remarks import data_facts
+    from orchestrator.students import require_buildable
+
     try:
         checked = load_space(space)
+        plan = Plan(checked.settings.name, checked, "cpu")
+        require_buildable(plan, home.cache, lambda text: None)
+        datasets = data_facts(plan)
+        require_readable(plan, home.cache, lambda text: None)
     except ConfigError as err:
-        return Finding(FAIL, "; ".join(err.problems), "mend the space or the paths in it")
-    return Finding(OK, f"space {checked.settings.name}: valid, and its files are there")
+        yield from (Finding(FAIL, problem, "mend the space, or the file that it names") for problem in err.problems)
+        return
+    yield Finding(OK, f"space {checked.settings.name}: valid, and its files are there and can be read")
+    for data in datasets:
+        said = [*data["remarks"], *(data["distilled"] or {}).get("remarks", ())]
+        yield from (Finding(WARN, remark, "look at it before a sweep; docs/files.md") for remark in said)
 
 
 def check_tracker(uri: str, *, known: bool) -> Iterator[Finding]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from orchestrator.cells import Cell
 from orchestrator.engines import choose_engine
+from orchestrator.judgement import UNTESTED, describe_data, doubts_about, mistakes_in, remarks_on
 from orchestrator.landscape.power import assumed_sigma, minimum_detectable_effect, replicates_needed, smallest_p
 from orchestrator.landscape.values import levels_of
 from orchestrator.plan import Plan, why_nothing_stops
-from orchestrator.prepare import Say, cached_costs, prepare_data, probe_costs, sweep_cost_s
+from orchestrator.prepare import Say, cached_costs, known_data, prepare_data, probe_costs, sweep_cost_s
+from orchestrator.readable import require_readable
 from orchestrator.remarks import data_facts
 from orchestrator.students import require_buildable
 from orchestrator.sweep import Sweep
@@ -25,6 +28,7 @@ from orchestrator.table import tidy_table
 from search_spaces.files import real_content, sampled, test_images
 from search_spaces.space import flatten
 from trainables.config import KNOBS
+from trainables.findings import Findings
 
 ASSUMED_ERRORS: Final = (0.05, 0.2, 0.5)
 ALPHA: Final = 0.05
@@ -34,6 +38,9 @@ def plan_facts(sweep: Sweep, *, probe: bool, say: Say) -> dict[str, Any]:
     """What a space asks for; nothing is trained unless `probe` (then one short trial per class of cost)."""
     plan = sweep.plan
     require_buildable(plan, sweep.home.cache, say)
+    datasets = data_facts(plan)
+    require_readable(plan, sweep.home.cache, say)
+    cost = _cost(sweep, probe=probe, say=say)  # a probe prepares the data
     return {
         "name": plan.name,
         "trials": plan.trial_counts,
@@ -46,11 +53,12 @@ def plan_facts(sweep: Sweep, *, probe: bool, say: Say) -> dict[str, Any]:
         "repeated": plan.repeated,
         "cells": [{"cell": cell.label, "arms": list(cell.arms), **cell.factors} for cell in plan.cells],
         "data": _data(plan),
-        "datasets": data_facts(plan),
+        "datasets": datasets,
+        "prepared": prepared_facts(plan, sweep.home.cache),
         "draws": _draws(plan),
         "early_stopping": _stopping(plan),
         "detectable": _detectable(plan),
-        "cost": _cost(sweep, probe=probe, say=say),
+        "cost": cost,
     }
 
 
@@ -63,6 +71,25 @@ def _data(plan: Plan) -> list[dict[str, Any]]:
         for key, content in sampled(one).items():
             size = {"files": content.files, "bytes": content.size_bytes}
             found.append({"key": key, "of": one.real, "identified_by": "sample", **size})
+    return found
+
+
+def prepared_facts(plan: Plan, cache: Path) -> list[dict[str, Any]]:
+    """What was found out when data were prepared; of data that are not prepared yet, what is stated of their distilled set."""
+    known = known_data(plan, cache)
+    found = []
+    for key, recipe in plan.recipes.items():
+        if (about := known.get(key)) is None:
+            distilled, has_teacher = recipe["data"]["distilled"], bool(recipe["teacher"])
+            facts = {"has_teacher": has_teacher, "stated": distilled.get("stated", {})}
+            remarks = [UNTESTED] if "path" in distilled and not has_teacher else []
+            found.append({"data": key, "is_prepared": False, **facts, "remarks": remarks})
+            continue
+        accuracies = {name: value for name, value in about.items() if name.startswith("teacher_")}
+        said = {"facts": [*describe_data(about)], "problems": [*mistakes_in(about), *doubts_about(about)]}
+        said |= {"remarks": remarks_on(about)}
+        findings = Findings.of(about).as_dict()
+        found.append({"data": key, "is_prepared": True, **accuracies, **findings, **said})
     return found
 
 

@@ -10,6 +10,11 @@ from trainables.findings import Findings, MixUp, Reading, Repeats
 #: A file that states an accuracy this much above what its network has here is of other data, pixels or operations.
 LARGE_GAP: Final = 0.1
 SMALL_GAP: Final = 0.03
+#: Said of a set from outside where no teacher looks at it.
+UNTESTED: Final = (
+    "The classes of the distilled set are not tested, for there is no teacher: exchanged classes, or labels in another order, would "
+    "only be seen as a low accuracy. A `teacher` in the space tests them."
+)
 _SPLITS: Final = {
     "distilled_in_test": ("distilled images", "n_distilled", "test"),
     "distilled_in_validation": ("distilled images", "n_distilled", "validation"),
@@ -17,6 +22,11 @@ _SPLITS: Final = {
     "train_in_validation": ("training images", None, "validation"),
     "validation_in_test": ("validation images", "n_validation", "test"),
 }
+
+
+def is_from_outside(distilled: str | None) -> bool:
+    """A set of this format was made elsewhere, so that its labels may be wrong."""
+    return distilled not in (None, "random", "rded")
 
 
 def doubts_about(about: Mapping[str, Any]) -> list[str]:
@@ -59,6 +69,7 @@ def remarks_on(about: Mapping[str, Any]) -> list[str]:
         *_gaps(findings.readings, about, least=SMALL_GAP, most=LARGE_GAP),
         *_repeated(findings.repeats, about),
         *([f"Test of the classes: {findings.class_test}."] if findings.class_test.startswith("cannot tell") else []),
+        *([UNTESTED] if "teacher_test_accuracy" not in about and is_from_outside(about.get("distilled")) else []),
     ]
 
 

@@ -10,6 +10,7 @@ from orchestrator.plan import Plan
 from search_spaces import ConfigError
 from search_spaces.files import image_tree, stated_of
 from search_spaces.settings import Data
+from trainables.isolated import look_apart
 from trainables.names import HANDED
 from trainables.trees import passed_over
 
@@ -47,7 +48,7 @@ def _facts_of_file(data: Data) -> dict[str, Any]:
     assert data.distilled.path is not None
     path, stated = Path(data.distilled.path).expanduser(), stated_of(data.distilled)
     try:
-        facts = inspect_path(path, given=stated)
+        facts = look_apart(path, lambda: inspect_path(path, given=stated))
     except (ValueError, OSError) as err:
         raise ConfigError(f"data.distilled.path: {err}") from err
     asks = [key for key in facts["asks"] if key != "class_order"]  # names of folders may be those of the real classes

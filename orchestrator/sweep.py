@@ -20,6 +20,7 @@ from orchestrator.judgement import describe_data, doubts_about, mistakes_in, rem
 from orchestrator.landscape.landscape import Landscape
 from orchestrator.plan import AUTO, Plan, difference
 from orchestrator.prepare import Say, fetch_real, prepare_data, probe_costs, unusable_labels
+from orchestrator.readable import require_readable
 from orchestrator.recipes import TO_DOWNLOAD
 from orchestrator.records import read_records
 from orchestrator.remarks import remarks_about
@@ -372,6 +373,7 @@ class Sweep:
         from orchestrator.cluster import foreign_address
 
         require_buildable(self.plan, self.home.cache, self.say)
+        require_readable(self.plan, self.home.cache, self.say)
         leave_labels = not options.local and foreign_address(options.address) is not None
         self.facts["data"] = prepare_data(self.plan, self.home.cache, self.say, leave_labels=leave_labels)
         self._self_test(force=options.force)

@@ -40,7 +40,7 @@ MODULES = {
 #: Modules that no number depends on: what is found out and refused, where and how things are run, kept, named and identified.
 WITHOUT_NUMBERS = """
     adapter arrays checkpoint config content data.classes data.repeats documents findings formats.inspect isolated metrics names
-    paths prepare.__main__ prepare.fetch prepare.findings probe rerun sidecar stepping students unpickling versions
+    paths prepare.__main__ prepare.fetch prepare.files prepare.findings probe rerun sidecar stepping students unpickling versions
 """
 
 

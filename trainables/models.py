@@ -221,7 +221,8 @@ def network_from(
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as err:
-        raise ValueError(f"{source}: does not fit {called}: {_first(err)}") from err
+        having = f" with {', '.join(f'{k} {v}' for k, v in operations.items())}" if operations else ""
+        raise ValueError(f"{source}: does not fit {called}{having}: {_first(err)}") from err
     return model.eval()
 
 

@@ -54,6 +54,7 @@ def test_remarks_are_said_by_plan_run_and_report(space: dict[str, Any], tmp_path
         assert "(rounded); they are divided by the sums" in text
         assert "pixel_space = raw01" in text
         assert "mirrored" in text
+        assert "The classes of the distilled set are not tested, for there is no teacher" in text
 
 
 @pytest.mark.parametrize("scale", [255.0, 1 / 255])

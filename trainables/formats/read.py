@@ -76,26 +76,8 @@ def read_distilled(  # noqa: PLR0913 (what it must fit)
     Raises:
         ValueError: If the set is damaged, does not fit the real data, or a key that it asks for is missing.
     """
-    found = recognise_path(path)
-    if found.kind != "distilled":
-        raise ValueError(f"{path}: {found.kind} ({found.format}), not a distilled set.")
-    _require_stated(found, given, path, classes)
-    if found.format == "dc" and "experiment" in given:
-        images_then, hard_then, soft_then = experiment_of(found.file or path, given["experiment"])
-        found = replace(found, images=images_then, hard=hard_then, soft=soft_then)
-    if found.soft is not None and (count := found.soft.shape[1]) != len(classes):
-        raise ValueError(f"{path}: soft labels for {count} classes, the real data have {len(classes)}.")
-    if found.hard is None and found.soft is None:
-        hard, said = _by_position(found, given, path), ""
-    else:
-        hard, said = hard_labels(found, given, path)
-    if is_ordered:
-        _require_meaning_of_numbers(found, given, classes, path)
-    hard = _in_real_order(found, given, hard, classes, path)
-    if (count := len(hard.unique())) != len(classes) or int(hard.max()) + 1 != count:
-        raise ValueError(f"{path}: {count} classes, the real data have {len(classes)}.")
-    soft = _soft_labels(found, given, path)
-    keep = _first_per_class(hard, given.get("ipc"), path)
+    chosen = _select(path, given, classes, is_ordered=is_ordered)
+    found, hard, soft, keep = chosen.found, chosen.hard, chosen.soft, chosen.keep
     images = found.images
     assert images is not None
     native = side_of(images.root, images.files) if isinstance(images, ImageFiles) else None
@@ -124,7 +106,12 @@ def read_distilled(  # noqa: PLR0913 (what it must fit)
         format=found.format,
         listed=_listed(images, keep),
         native_size=native,
-        remarks=(*doubts_about(found, given), *remarks_on(found, given), *sizes, *((said,) if said else ())),
+        remarks=(
+            *doubts_about(found, given),
+            *remarks_on(found, given),
+            *sizes,
+            *((chosen.remark,) if chosen.remark else ()),
+        ),
     )
 
 
@@ -150,6 +137,57 @@ def unpack(images: Tensor, factor: int) -> Tensor:
     padded = F.pad(images.float(), (0, spare, 0, spare), value=0.5)
     tiles = padded.reshape(n, c, factor, part, factor, part).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, part, part)
     return F.interpolate(tiles, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def require_fitting(
+    path: Path, given: Mapping[str, Any], *, classes: Sequence[str], size: int, is_ordered: bool = False
+) -> None:
+    """Look whether `read_distilled` would take a set, without decoding images.
+
+    Raises:
+        ValueError: As `read_distilled`, of all but image files.
+    """
+    found = _select(path, given, classes, is_ordered=is_ordered).found
+    if isinstance(found.images, Tensor):
+        space = "uint8" if found.images.dtype == torch.uint8 else given.get("pixel_space") or found.pixel_space
+        assert space is not None
+        _require_pixels(found.images, space, given, size, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """What a path holds: hard labels as the real data count them, soft ones, indices of images that are kept, a remark."""
+
+    found: Found
+    hard: Tensor
+    soft: Tensor | None
+    keep: Tensor
+    remark: str
+
+
+def _select(path: Path, given: Mapping[str, Any], classes: Sequence[str], *, is_ordered: bool) -> _Selection:
+    """A set's labels, checked against the real classes, before its images are decoded."""
+    found = recognise_path(path)
+    if found.kind != "distilled":
+        raise ValueError(f"{path}: {found.kind} ({found.format}), not a distilled set.")
+    _require_stated(found, given, path, classes)
+    if found.format == "dc" and "experiment" in given:
+        images_then, hard_then, soft_then = experiment_of(found.file or path, given["experiment"])
+        found = replace(found, images=images_then, hard=hard_then, soft=soft_then)
+    if found.soft is not None and (count := found.soft.shape[1]) != len(classes):
+        raise ValueError(f"{path}: soft labels for {count} classes, the real data have {len(classes)}.")
+    if found.hard is None and found.soft is None:
+        hard, said = _by_position(found, given, path), ""
+    else:
+        hard, said = hard_labels(found, given, path)
+    if is_ordered:
+        _require_meaning_of_numbers(found, given, classes, path)
+    hard = _in_real_order(found, given, hard, classes, path)
+    if (count := len(hard.unique())) != len(classes) or int(hard.max()) + 1 != count:
+        raise ValueError(f"{path}: {count} classes, the real data have {len(classes)}.")
+    soft = _soft_labels(found, given, path)
+    keep = _first_per_class(hard, given.get("ipc"), path)
+    return _Selection(found, hard, soft, keep, said)
 
 
 def missing_keys(found: Found, given: Mapping[str, Any]) -> list[str]:
@@ -240,11 +278,12 @@ def _by_position(found: Found, given: Mapping[str, Any], path: Path) -> Tensor:
 def _in_real_order(found: Found, given: Mapping[str, Any], hard: Tensor, classes: Sequence[str], path: Path) -> Tensor:
     """Labels as the real data count them."""
     order = given.get("class_order")
-    if isinstance(found.images, ImageFiles):
-        if not found.images.numbered:
-            return _order_of_folders(found.images.names, order, classes, path)[hard]
-        if order is None:
-            return _order_of_numbers(classes)[hard]
+    if isinstance(found.images, ImageFiles) and not found.images.numbered:
+        return _order_of_folders(found.images.names, order, classes, path)[hard]
+    if (count := int(hard.max()) + 1) > len(classes):
+        raise ValueError(f"{path}: {count} classes, the real data have {len(classes)}.")
+    if isinstance(found.images, ImageFiles) and order is None:
+        return _order_of_numbers(classes)[hard]
     if order in (None, "index"):
         return hard
     order = sorted(classes) if order == "sorted" else order

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainables.augment import COLUMNS, Augmentation
 from trainables.data.labels import LabelBank, draw_views
 from trainables.data.real import RealData
-from trainables.formats.stores import open_store, read_store
+from trainables.formats.stores import LabelStore, open_store, read_store
 from trainables.prepare.distilled import AboutSet
 from trainables.splits import Split
 
@@ -47,18 +47,32 @@ def _stored_logits(about: AboutSet) -> Tensor:
     return about.soft.clamp_min(1e-8).log() if about.label_kind == "prob" else about.soft
 
 
-def _stored_bank(recipe: Mapping[str, Any], real: RealData, distilled: Split, about: AboutSet) -> LabelBank:
-    """A published label store as a bank."""
-    wanted = recipe["label_store"]
-    store = open_store(Path(wanted["path"]).expanduser(), real.classes)
+def fitting_store(wanted: Mapping[str, Any], classes: int | None) -> LabelStore:
+    """The label store of a recipe.
+
+    Args:
+        wanted: Its `path` and the `batch_size` of students.
+        classes: C of the real data; None: not known.
+
+    Raises:
+        ValueError: If there is none, or it does not fit.
+    """
+    store = open_store(Path(wanted["path"]).expanduser(), classes)
     if store is None:
         raise ValueError(f"{wanted['path']}: no label store; expected epoch_*/batch_*.tar.")
-    if store.classes != real.classes:
-        raise ValueError(f"{store.root}: labels for {store.classes} classes, the real data have {real.classes}.")
+    if classes is not None and store.classes != classes:
+        raise ValueError(f"{store.root}: labels for {store.classes} classes, the real data have {classes}.")
     if store.batch_size != wanted["batch_size"] and len(store.epochs[0]) > 1:
         raise ValueError(
             f"fixed.batch_size: {store.root} was made with batches of {store.batch_size}, got {wanted['batch_size']}."
         )
+    return store
+
+
+def _stored_bank(recipe: Mapping[str, Any], real: RealData, distilled: Split, about: AboutSet) -> LabelBank:
+    """A published label store as a bank."""
+    wanted = recipe["label_store"]
+    store = fitting_store(wanted, real.classes)
     views = min(recipe["views"], len(store.epochs))
     if about.listed is None:
         raise ValueError(f"{store.root}: its labels belong to a folder of images, all of them; leave ipc out.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.augment import render
 from trainables.data.labels import RENDER_BATCH, LabelBank, label_view
@@ -62,7 +63,7 @@ def project_labels(
 
 def _make_projector(wanted: Mapping[str, Any], real: RealData, teacher: Teacher) -> Projector:
     """Not fitted yet."""
-    text = _read_text(wanted["text"], real.classes) if "text" in wanted else None
+    text = read_text(wanted["text"], real.classes) if "text" in wanted else None
     if "backbone" in wanted:
         trunk = _make_backbone(wanted, real, None if text is None else text.shape[1])
     else:
@@ -78,8 +79,12 @@ def _make_projector(wanted: Mapping[str, Any], real: RealData, teacher: Teacher)
     return Projector(trunk, features, real.classes, rank=wanted["rank"], text=text)
 
 
-def _read_text(wanted: Mapping[str, Any], classes: int) -> Tensor:
-    """Embeddings of the classes' names, (C, D)."""
+def read_text(wanted: Mapping[str, Any], classes: int) -> Tensor:
+    """Embeddings of the classes' names, (C, D), from the `path` of a recipe's `text`.
+
+    Raises:
+        ValueError: If the file is not readable or holds something else.
+    """
     path = Path(wanted["path"]).expanduser()
     try:
         content = torch.from_numpy(np.load(path)) if path.suffix == ".npy" else safe_load(path)
@@ -110,16 +115,45 @@ def _make_backbone(wanted: Mapping[str, Any], real: RealData, features: int | No
             name.removeprefix("timm/"), Path(wanted["weights"]["path"]).expanduser(), real, features, side
         )
     if "weights" in wanted:
-        weights = read_weights(path := Path(wanted["weights"]["path"]).expanduser())
-        found = recognise(weights)
-        shape = ModelShape(channels, found.classes if found else real.classes, side or real.size)
-        network = network_from(weights, shape, name=None, source=str(path))
-        if found and found.name != name:
-            raise ValueError(f"{path}: projector.backbone: {name}, but it is a {found.name}; say that.")
+        network = read_backbone(wanted, ModelShape(channels, real.classes, side or real.size))
     else:
         with seeded_globals("projector backbone", 0):
             network = make_model(name, shape, width=wanted["width"], norm=wanted["norm"])
     return Trunk(without_head(network), scale=ones, shift=0 * ones, side=side)
+
+
+def read_backbone(wanted: Mapping[str, Any], shape: ModelShape) -> nn.Module:
+    """The network in a recipe's `weights`, of timm or of ours, with its head.
+
+    Args:
+        wanted: The recipe's projector.
+        shape: Its images; its classes are what the file says.
+
+    Raises:
+        ValueError: If the file is not readable, or of another network.
+    """
+    name, path = wanted["backbone"], Path(wanted["weights"]["path"]).expanduser()
+    if name.startswith("timm/"):
+        pretrained: nn.Module = _create_pretrained(name.removeprefix("timm/"), path, shape.channels)
+        return pretrained
+    weights = read_weights(path)
+    found = recognise(weights)
+    shape = replace(shape, classes=found.classes if found else shape.classes)
+    network = network_from(weights, shape, name=None, source=str(path))
+    if found and found.name != name:
+        raise ValueError(f"{path}: projector.backbone: {name}, but it is a {found.name}; say that.")
+    return network
+
+
+def _create_pretrained(name: str, path: Path, channels: int) -> Any:
+    """A network of timm, whole, so that every weight must be there."""
+    import timm
+
+    overlay = {"file": str(path)}
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=channels)
+    except (RuntimeError, ValueError, OSError, KeyError) as err:
+        raise ValueError(f"{path}: projector.weights: not of timm/{name}: {' '.join(str(err).split())[:300]}") from err
 
 
 def _pretrained(name: str, path: Path, real: RealData, features: int | None, side: int | None) -> Trunk:
@@ -128,15 +162,8 @@ def _pretrained(name: str, path: Path, real: RealData, features: int | None, sid
     Without `features`, or with as many as it has, it gives its features; with as many as its own head has outputs, that head's
     (CLIP's projection into the space of its texts).
     """
-    import timm
-
     channels = real.test.images.shape[1]
-    try:  # whole, so that every weight must be there
-        network: Any = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, in_chans=channels
-        )
-    except (RuntimeError, ValueError, OSError, KeyError) as err:
-        raise ValueError(f"{path}: projector.weights: not of timm/{name}: {' '.join(str(err).split())[:300]}") from err
+    network = _create_pretrained(name, path, channels)
     config = network.pretrained_cfg
     if features is None or features != config["num_classes"]:
         network.reset_classifier(0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from trainables.names import STUDENTS
 from trainables.networks import ModelShape
 from trainables.prepare.real import Say, whitening_entry
 
+#: Of images that have not been looked at.
+USUAL_CHANNELS: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class AboutTeacher:
@@ -44,17 +47,28 @@ class AboutTeacher:
     confusion: np.ndarray | None = None
 
 
-def require_readable(recipe: Mapping[str, Any]) -> None:
+def require_readable(
+    recipe: Mapping[str, Any], shape_of: Callable[[int], ModelShape | None] = lambda channels: None
+) -> None:
     """Open the teacher's checkpoints, so that what cannot be read is found before anything is decoded.
 
+    Args:
+        recipe: Its `teacher`.
+        shape_of: What a network with so many channels must fit; None: not known yet, nor looked at.
+
     Raises:
-        ValueError: If one is missing, damaged, refused, or of a network that is not recognised.
+        ValueError: If one is missing, damaged, refused, of a network that is not recognised, or does not fit.
     """
     wanted = recipe["teacher"] or {}
     for path in _paths(wanted):
-        weights = _read(wanted, path).weights
-        if _name(wanted) is None and recognise(weights) is None:
+        weights, name = _read(wanted, path).weights, _name(wanted)
+        found = None if name else recognise(weights)
+        if name is None and found is None:
             raise ValueError(f"{path}: architecture not recognised: {unknown_keys(weights)}; give teacher.model.")
+        if (shape := shape_of(found.channels if found else USUAL_CHANNELS)) is not None:
+            stated = _stated_operations(wanted)
+            kinds = [kind for kind in operations_of(weights, name) if stated.items() <= kind.items()] or [stated]
+            network_from(weights, shape, name=name, source=str(path), operations=kinds[0])
 
 
 def load_or_train_teacher(
@@ -93,6 +107,10 @@ def _name(wanted: Mapping[str, Any]) -> str | None:
     return None if wanted.get("model") in STUDENTS else wanted.get("model")
 
 
+def _stated_operations(wanted: Mapping[str, Any]) -> dict[str, str]:
+    return {key: wanted[key] for key in ("pooling", "activation", "norm") if key in wanted}
+
+
 def _read(wanted: Mapping[str, Any], path: Path) -> Checkpoint:
     return read_checkpoint(path, expert=wanted.get("expert"), epoch=wanted.get("epoch"))
 
@@ -120,7 +138,7 @@ def _read_member(
         network = network_from(checkpoint.weights, shape, name=name, source=str(path), operations=operations)
         return network.to(device())
 
-    stated = {key: wanted[key] for key in ("pooling", "activation", "norm") if key in wanted}
+    stated = _stated_operations(wanted)
     kinds = operations_of(checkpoint.weights, name)
     if not any(stated.items() <= kind.items() for kind in kinds):
         build(stated)  # says so, if it cannot be
