@@ -45,6 +45,9 @@ def describe_plan(sweep: Sweep, *, probe: bool, say: Say) -> Iterator[str]:
     yield from describe_datasets(facts["datasets"])
     yield from _describe_data(facts["prepared"])
     yield from _describe_draws(facts)
+    for rate in sorted(set(facts["learned_rates"].values())):
+        cells = sum(value == rate for value in facts["learned_rates"].values())
+        yield f"\nLearning rate: {rate:.6g} in {cells} cells, learned with the distilled set (lr: file)."
     yield from _describe_stopping(facts["early_stopping"])
     yield from _describe_power(facts["replicates"], facts["detectable"])
     yield _describe_cost(facts["cost"])

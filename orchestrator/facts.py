@@ -56,6 +56,7 @@ def plan_facts(sweep: Sweep, *, probe: bool, say: Say) -> dict[str, Any]:
         "datasets": datasets,
         "prepared": prepared_facts(plan, sweep.home.cache),
         "draws": _draws(plan),
+        "learned_rates": plan.rates,
         "early_stopping": _stopping(plan),
         "detectable": _detectable(plan),
         "cost": cost,

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from orchestrator.cells import Cell, Cells, draws_per_replicate, enumerate_cells, without_effect
+from orchestrator.rates import learned_rate
 from orchestrator.recipes import key_of_replicate, recipe, recipe_key
 from search_spaces import Space
 from search_spaces.domains import Value
@@ -34,6 +35,7 @@ class Plan:
         device: "cpu" or "cuda".
         resolved: What `auto` means for `precision`, `engine` and `threads` (`resources.cpus`), see `orchestrator.engines`; None: not found out yet.
         stored_keys: Data keys by cell, as the sweep was run: files that have been moved since need not be there to read it.
+        stored_rates: Learned rates by cell, as the sweep was run; see `rates`.
         stored_versions: Versions of the code as the sweep was run, to read it; None: of this code, to run it.
     """
 
@@ -43,6 +45,7 @@ class Plan:
     stored_keys: Mapping[str, str] = field(default_factory=dict)
     resolved: Mapping[str, Any] | None = None
     stored_versions: Mapping[str, int] | None = None
+    stored_rates: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def data_keys(self) -> dict[str, str]:
@@ -50,6 +53,18 @@ class Plan:
         if set(self.stored_keys) == {cell.label for cell in self.cells}:
             return dict(self.stored_keys)
         return {cell.label: recipe_key(recipe(cell)) for cell in self.cells}
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """Learning rates that come with the distilled set (`lr: file`), by label of the cell.
+
+        Raises:
+            ConfigError: If a set has none.
+        """
+        paths = {c.label: str(c.settings.data.distilled.path) for c in self.cells if c.settings.fixed.lr == "file"}
+        if set(self.stored_rates) == set(paths):
+            return dict(self.stored_rates)
+        return {label: learned_rate(path) for label, path in paths.items()}
 
     def data_key(self, cell: Cell, replicate: int) -> str:
         """What the data of a replicate's trials are identified by."""
@@ -102,6 +117,8 @@ class Plan:
         """The configuration of one trial."""
         fixed = cell.settings.fixed
         values = {name: getattr(fixed, name) for name in _COPIED} | self.draw_values(cell, draw)
+        if values["lr"] == "file":
+            values["lr"] = self.rates[cell.label]
         values |= dict.fromkeys(without_effect(values["optimizer"], values["student"], values["schedule"]))
         return TrialConfig(
             **values,

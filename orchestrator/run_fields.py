@@ -90,6 +90,8 @@ def sweep_params(plan: Plan) -> dict[str, Any]:
     """What all trials of a sweep have in common, and how many there are."""
     varied = {*plan.space.axes, *(factor.name for factor in plan.space.nuisance)}
     fixed = {key: value for key, value in plan.space.settings.fixed.model_dump().items() if key not in varied}
+    if fixed.get("lr") == "file" and len(set(plan.rates.values())) == 1:
+        fixed["lr"] = next(iter(plan.rates.values()))
     counts = {f"trials_{stage}": count for stage, count in plan.trial_counts.items()}
     return {"cells": len(plan.cells), **counts, **{key: value for key, value in fixed.items() if value is not None}}
 

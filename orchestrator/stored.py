@@ -67,6 +67,7 @@ class _Plan(_Stored):
     signature: _Signature
     facts: _Facts
     keys: dict[str, _Key] = {}
+    rates: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     resolved: _Resolved | None = None
 
 

@@ -131,7 +131,7 @@ class Sweep:
         stored = place.existing_sweep(name).read_plan()
         space = load_space(stored["space"], check_files=not reading)
         keys, versions = stored.get("keys", {}), _numbers(stored.get("versions"))
-        plan = Plan(name, space, stored["device"], keys, stored.get("resolved", {}), versions)
+        plan = Plan(name, space, stored["device"], keys, stored.get("resolved", {}), versions, stored.get("rates", {}))
         facts = dict(stored.get("facts", {}))
         uri = facts.get("tracking_uri") or ""
         return cls(plan, place, facts=facts, tracking_uri=None if uri.startswith("sqlite:") else uri or None)
@@ -168,7 +168,9 @@ class Sweep:
         self._check_options(options)
         self.home.require_writable()
         started = time.monotonic()
-        self.plan = replace(self.plan, stored_keys={}, stored_versions=None)  # what runs is this code, on these files
+        self.plan = replace(
+            self.plan, stored_keys={}, stored_versions=None, stored_rates={}
+        )  # what runs is this code, on these files
         self._fetch()
         with self.folder.lock():
             records = read_records(self.folder.journal)
@@ -297,6 +299,7 @@ class Sweep:
                 "device": self.plan.device,
                 "signature": self.plan.signature(),
                 "keys": self.plan.data_keys,
+                "rates": self.plan.rates,
                 "versions": self.plan.versions,
                 "resolved": self.plan.resolved,
                 "facts": self.facts,

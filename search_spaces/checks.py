@@ -177,8 +177,8 @@ class _Checks:
         for number, value in enumerate(values):
             self._value(key, value, f"scientific.{key}[{number}]")
 
-    def _value(self, key: str, value: object, where: str) -> None:
-        """Check one value as if it stood in the document at the factor's place."""
+    def _value(self, key: str, value: object, where: str, *, words: bool = True) -> None:
+        """Check one value as if it stood in the document at the factor's place; without words, only numbers are allowed."""
         path = axis_path(key)
         document = {name: self.document[name] for name in _DOTTED if name in self.document}
         document = _deep_copy(document)
@@ -190,7 +190,8 @@ class _Checks:
         try:
             SpaceSettings.model_validate({"name": "x", "scientific": {}, **document})
         except ValidationError as err:
-            mine = [e for e in err.errors() if tuple(map(str, e["loc"]))[: len(path)] == path]
+            errors = [e for e in err.errors() if words or e["type"] != "literal_error"]
+            mine = [e for e in errors if tuple(map(str, e["loc"]))[: len(path)] == path]
             if mine:
                 self.problems.append(f"{where}: {_join(mine, SpaceSettings)}")
 
@@ -289,9 +290,12 @@ class _Checks:
             self.problems.append(f"{where}: {err}")
             return None
         known = len(self.problems)
+        if words := [value for value in domain.arguments if isinstance(value, str)]:
+            self.problems.append(f"{where}: a tuned value is a number, got {words[0]!r}.")
+            return domain
         for value in _extremes(domain):
             if domain.kind == "choice" or len(self.problems) == known:  # of a range, one end says what is wrong with it
-                self._value(key, value, where)
+                self._value(key, value, where, words=False)
         return domain
 
     def _fixed_value(self, key: str) -> object:

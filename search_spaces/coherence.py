@@ -208,6 +208,8 @@ def _of_labels(space: Space, settings: SpaceSettings) -> Iterator[str]:
     if "projector" in sources:
         yield from _of_projector(settings.projector)
     yield from _of_stored(space, settings, stored="stored" in sources)
+    if settings.fixed.lr == "file" and not distilled.path:
+        yield "fixed.lr: file, but the distilled set is made here; give data.distilled.path, or a number."
 
 
 def _of_projector(projector: Projector) -> Iterator[str]:
@@ -324,6 +326,8 @@ def _of_training(space: Space) -> Iterator[str]:
     if any(factor.name == "momentum" for factor in nuisance) and not set(optimizers) & set(MOMENTUM_OPTIMIZERS):
         yield f"nuisance.momentum: {', '.join(optimizers)} has none, so it cannot be tuned."
     levels = [space.at({"variant": name}) for name in axes.get("variant", ())] or [settings]
+    if "file" in axes.get("lr", ()):
+        yield "scientific.lr: file is no value of an axis, which has numbers; compare it by variants."
     for level in levels:
         yield from _of_level(space, level)
     yield from _without_owner(axes, [level.fixed for level in levels])

@@ -44,7 +44,11 @@ class Fixed(Settings):
     epochs: PositiveInt = Field(100, description="Passes over the distilled set.")
     batch_size: PositiveInt = Field(50, description="Images per optimizer step.")
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = Field("adamw", description="Optimizer of the student.")
-    lr: Positive = Field(1e-3, description="Learning rate where it is not tuned under `nuisance`.")
+    lr: Positive | Literal["file"] = Field(
+        1e-3,
+        description="Learning rate where it is not tuned under `nuisance`; file: the one that was learned with the distilled "
+        "set and lies beside it (`lr.pt`, `lr_best.pt`) or in it (a key lr or syn_lr).",
+    )
     weight_decay: NonNegative = Field(0.0, description="Weight decay; decoupled in adamw, coupled in sgd.")
     momentum: Fraction = Field(0.9, description="Momentum of sgd; adamw has none.")
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = Field(

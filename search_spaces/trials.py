@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from search_spaces.checks import describe
 from search_spaces.errors import ConfigError
-from search_spaces.settings import Fixed, PositiveInt, Settings
+from search_spaces.settings import Fixed, Positive, PositiveInt, Settings
 from trainables.config import KNOBS, LOSS_KNOBS, TrialConfig
 from trainables.names import ENGINES
 
@@ -24,6 +24,7 @@ _OWN: Final[Mapping[str, Any]] = {
     "stage": Literal["tune", "confirm"],
     "replicate": Annotated[int, Field(ge=-MOST_REPLICATES, le=MOST_REPLICATES)],
     "loss": Literal[tuple(LOSS_KNOBS)],
+    "lr": Positive,
     "knobs": dict[str, Any],
     "precision": Literal["fp32", "bf16"],
     "engine": Literal[ENGINES],

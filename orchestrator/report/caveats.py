@@ -31,6 +31,9 @@ def caveats(landscape: Landscape) -> Iterator[str]:
         yield from remarks_about(about)
     axes = {*landscape.plan.space.axes, *(factor.name for factor in landscape.plan.space.nuisance)}
     fixed = {key: value for key, value in settings.fixed.model_dump().items() if key not in axes}
+    if fixed.get("lr") == "file":
+        rates = sorted(set(landscape.plan.rates.values()))
+        fixed["lr"] = f"{', '.join(f'{rate:.6g}' for rate in rates)} (of the file{'s' * (len(rates) > 1)})"
     yield "Fixed and not varied: " + ", ".join(f"{key} = {value}" for key, value in fixed.items()) + "."
     if fixed.get("weight_decay") and "sgd" in str(landscape.plan.space.document):
         yield "A fixed weight decay is not neutral to the scale of a loss under SGD."

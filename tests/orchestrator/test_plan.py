@@ -212,7 +212,7 @@ RATES = [0.001, 0.005, 0.01, 0.05, 0.1]
         ({"lr": [0.1, 0.2, 0.3, 0.4], "draws": 4}, 4),
         ({"lr": RATES[:3], "weight_decay": [0.0, 0.1], "draws": 6}, 6),
         ({"lr": RATES[:4], "weight_decay": [0.0, 0.1], "draws": 8}, 8),
-        ({"lr": RATES[:2], "weight_decay": [0.0, 0.1], "batch_size": [20, 40], "draws": 8}, 8),
+        ({"lr": RATES[:2], "weight_decay": [0.0, 0.1, 0.2, 0.3], "batch_size": [20, 40], "draws": 16}, 16),
     ],
 )
 def test_as_many_draws_as_given_values_take_each_once(

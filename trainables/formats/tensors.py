@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,8 +45,15 @@ def recognise_tensors(content: Any, path: Path) -> Found | None:
                 raise ValueError(f"{path}: {what}.")
     for reader in (_gift, _condensed, _pair, _images):
         if (found := reader(content, path)) is not None:
-            return found
+            own = _own_rate(content, path) if isinstance(content, Mapping) else {}
+            return replace(found, details={**found.details, **own})
     return None
+
+
+def _own_rate(content: Mapping[Any, Any], path: Path) -> dict[str, float]:
+    """The rate that was learned with the images, where their file has it."""
+    key = next((key for key in ("lr", "syn_lr", "learned_lr") if key in content), None)
+    return {} if key is None else {"learned_lr": _rate(content[key], f"{path}: {key}")}
 
 
 def _gift(content: Any, path: Path) -> Found | None:
@@ -183,10 +191,15 @@ def _learned_rate(path: Path) -> dict[str, float]:
     beside = named if named != path and named.is_file() else rates[0] if len(rates) == 1 else None
     if beside is None:
         return {}
-    rate = safe_load(beside)
-    if not isinstance(rate, Tensor) or rate.numel() != 1 or not bool(torch.isfinite(rate).all()):
-        raise ValueError(f"{beside}: a learned rate is one finite number.")
-    return {"learned_lr": float(rate)}
+    return {"learned_lr": _rate(safe_load(beside), str(beside))}
+
+
+def _rate(value: Any, where: str) -> float:
+    """One finite number, a tensor of one or not."""
+    number = torch.as_tensor(value) if isinstance(value, Tensor | int | float) else torch.empty(0)
+    if number.numel() != 1 or not bool(torch.isfinite(number).all()):
+        raise ValueError(f"{where}: a learned rate is one finite number.")
+    return float(number)
 
 
 def images_in(value: Any, path: Path, key: str) -> Tensor:
