@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from orchestrator.processes import command_of, safe_environment
 from orchestrator.tracking.address import hidden
@@ -23,6 +25,8 @@ MEMORY_MARGIN = 1.2
 MOST_SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 #: What Ray puts behind its folder, at its longest.
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"
+#: What Ray says of a node that does not come up in time.
+_NOT_UP = "timed out during startup"
 #: Ray's variable; 0 makes a cluster that other machines cannot join or see.
 _SEVERAL_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -127,6 +131,31 @@ def own_packages() -> list[str]:
     return [str(here / name) for name in ("orchestrator", "search_spaces", "trainables")]
 
 
+def start_patiently(start: Callable[[], Any], stop: Callable[[], None]) -> Any:
+    """What `start` returns; it is tried once more where a node of Ray was not up in time, as on an overloaded machine.
+
+    Args:
+        start: Starts or joins a cluster.
+        stop: Takes back what a failed start has left.
+
+    Raises:
+        ConfigError: If the node is not up the second time either.
+    """
+    for attempt in (1, 2):
+        try:
+            return start()
+        except Exception as err:  # Ray raises no class of its own
+            if _NOT_UP not in str(err):
+                raise
+            stop()
+            if attempt == 2:
+                raise ConfigError(
+                    "Ray: its node was not up within 30 s, twice; this machine has too much to do, or too little memory. Nothing "
+                    "that ended is lost: try again when there is less load, or train without Ray (--local)."
+                ) from err
+    raise AssertionError
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[str | None]:
     """A connection to a Ray cluster, or to a new local one; gives the dashboard's address.
@@ -145,15 +174,17 @@ def connected(address: str | None) -> Iterator[str | None]:
     on_terminate = signal.getsignal(signal.SIGTERM)
     foreign = foreign_address(address)
     try:
+        start = partial(
+            ray.init,
+            address=foreign or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            ignore_reinit_error=True,
+            runtime_env={"py_modules": own_packages()} if address else None,
+            **({"_temp_dir": folder} if foreign is None and (folder := short_folder()) else {}),
+        )
         with _discreet(is_local=foreign is None, is_code_sent=bool(address)):
-            context = ray.init(
-                address=foreign or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                ignore_reinit_error=True,
-                runtime_env={"py_modules": own_packages()} if address else None,
-                **({"_temp_dir": folder} if foreign is None and (folder := short_folder()) else {}),
-            )
+            context = start_patiently(start, ray.shutdown)
     except (ConnectionError, ValueError) as err:
         raise ConfigError(
             f"no Ray cluster answers at {foreign!r}: {err}. If it wants a token: `ray get-auth-token` there prints "

@@ -54,7 +54,8 @@ def tuning_curve(table: pd.DataFrame) -> pd.DataFrame:
     stopped draws is a lower bound.
 
     Returns:
-        level, draws (k), expected, low, high (95 % bootstrap over draws), stopped (share of draws that were).
+        level, draws (k), expected, low, high (95 % bootstrap over draws), stopped (share of draws that were), n (tune replicates
+        of each draw, those that all draws have).
 
     Source: docs/method.md 8.
     """
@@ -70,8 +71,9 @@ def tuning_curve(table: pd.DataFrame) -> pd.DataFrame:
         again = np.mean([expected_best(random.choice(v, (BOOTSTRAPS, len(v))))[:, :most] for v in groups], axis=0)
         low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
         stopped = (mine.status == "stopped").mean()
-        rows += [(level, k + 1, curve[k], low[k], high[k], stopped) for k in range(most)]
-    return pd.DataFrame(rows, columns=["level", "draws", "expected", "low", "high", "stopped"])
+        n = int(mine.n.max())
+        rows += [(level, k + 1, curve[k], low[k], high[k], stopped, n) for k in range(most)]
+    return pd.DataFrame(rows, columns=["level", "draws", "expected", "low", "high", "stopped", "n"])
 
 
 def equal_search(curve: pd.DataFrame) -> pd.DataFrame:
@@ -82,13 +84,13 @@ def equal_search(curve: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per level, best first: level, draws (k: as many as the arm with the fewest has, per context), expected,
-        low, high, of the best validation accuracy after k draws.
+        low, high, of the best validation accuracy after k draws; n, as in `tuning_curve`.
 
     Source: docs/method.md 3 and 8.
     """
     k = curve.groupby("level").draws.max().min()
     at_k = curve[curve.draws == k].sort_values("expected", ascending=False, ignore_index=True)
-    return pd.DataFrame(at_k, columns=["level", "draws", "expected", "low", "high"])
+    return pd.DataFrame(at_k, columns=["level", "draws", "expected", "low", "high", "n"])
 
 
 def robustness(table: pd.DataFrame) -> pd.DataFrame:
@@ -134,15 +136,28 @@ def boundary_flags(table: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
 
 
 def _tune(table: pd.DataFrame) -> pd.DataFrame:
-    """Draws that ended, one row each: the mean over tune replicates; stopped if one of them was; diverged at chance."""
+    """Draws that ended, one row each: the mean over tune replicates; stopped if one of them was; diverged at chance.
+
+    The mean is over the replicates that all of these draws have, so that a failed trial makes no draw better or worse; `n` is their number.
+    """
     require(table, "cell", "stage", "status", "val_accuracy")
     ended = table[(table.stage == "tune") & table.status.isin(["finished", "stopped"]) & table.val_accuracy.notna()]
     if "draw" not in ended or ended.empty:
-        return ended
+        return ended.assign(n=0)
+    ended = _balanced(ended)
     means = ended.groupby(["cell", "draw"]).val_accuracy.transform("mean")
     was_stopped = ended.status.eq("stopped").groupby([ended.cell, ended.draw]).transform("any")
-    once = ended.assign(val_accuracy=means, status=np.where(was_stopped, "stopped", "finished"))
+    status = np.where(was_stopped, "stopped", "finished")
+    once = ended.assign(val_accuracy=means, status=status, n=ended.replicate.nunique())
     return once.drop_duplicates(["cell", "draw"])
+
+
+def _balanced(ended: pd.DataFrame) -> pd.DataFrame:
+    """Trials of the replicates that all draws have; where there is none, of the one that most draws have."""
+    counts = ended.groupby("replicate").size()
+    draws = len(ended[["cell", "draw"]].drop_duplicates())
+    common = counts.index[counts == draws]
+    return ended[ended.replicate.isin(common if len(common) else [counts.idxmax()])]
 
 
 def _tune_of_levels(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

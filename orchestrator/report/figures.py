@@ -228,7 +228,7 @@ def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
     """Validation error by epoch in `confirm`: mean over replicates and contexts of each arm's representing cells.
 
     Args:
-        curves: Columns level, epoch, mean, low, high.
+        curves: Columns level, epoch, mean, low, high, n.
         levels: In the order of the legend.
     """
     figure = go.Figure()
@@ -237,7 +237,14 @@ def curves_figure(curves: pd.DataFrame, levels: Sequence[str]) -> go.Figure:
         figure.add_traces(list(_band(mine.epoch, _error(mine.low), _error(mine.high), level, number)))
         line = line_style(number)
         figure.add_scatter(
-            x=mine.epoch, y=_error(mine["mean"]), mode="lines", line=line, name=escape(level), legendgroup=level
+            x=mine.epoch,
+            y=_error(mine["mean"]),
+            mode="lines",
+            line=line,
+            name=escape(level),
+            legendgroup=level,
+            customdata=mine[["n"]],
+            hovertemplate=f"{escape(level)}, epoch %{{x}}: %{{y:.2f}} %, n = %{{customdata[0]}}<extra></extra>",
         )
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(title="validation error, %", type="log", dtick="D2", autorange="reversed")

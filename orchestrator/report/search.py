@@ -49,10 +49,13 @@ def _own_or_shared(found: Findings) -> Iterator[str]:
             _ranged(row, "shared"),
             _ranged(row, "gap"),
             {"confirm": "test", "tune": "validation", "none": "–"}[row["source"]],
+            f"{row['n']}, {row['shared_n']}" if row["source"] == "confirm" else row["n"],
         )
         for row in found.sensitivity.to_dict("records")
     ]
-    yield grid(("context", "best, worst", "range, own draws", "best, worst", "range, one draw", "gap", "of"), rows)
+    yield grid(
+        ("context", "best, worst", "range, own draws", "best, worst", "range, one draw", "gap", "of", "seeds"), rows
+    )
     yield (
         "<p class='soft'>Range over losses (best minus worst, points) with each loss at its own best draw, and with all at the "
         "one draw that is best for the cells on average; the same cells both times. The gap is what a shared learning rate "
@@ -89,6 +92,7 @@ def _equal_search(found: Findings) -> Iterator[str]:
             place[row["level"]],
             int(robust.draws[row["level"]]),
             f"{robust.close[row['level']]:.0%}",
+            row["n"],
         )
         for number, row in enumerate(equal.to_dict("records"), 1)
     ]
@@ -100,6 +104,7 @@ def _equal_search(found: Findings) -> Iterator[str]:
         "rank by test",
         "draws tried",
         "within 1 point",
+        "tune seeds",
     )
     yield grid(("arm", *head), rows)
     yield (

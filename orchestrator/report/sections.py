@@ -169,8 +169,8 @@ def _representatives(found: Findings) -> Iterator[str]:
     for row in found.arms.to_dict("records"):
         one = row["members"][0] if len(row["members"]) == 1 else None
         at = ", ".join(f"{name} = {chosen[name][one]:.3g}" for name in nuisance) if one else "–"
-        rows.append((row["level"], row["cell"], at, percent(row["mean"]), interval(row["low"], row["high"])))
-    shown = grid(("arm", "cell", "at", "test accuracy", "95 % interval"), rows)
+        rows.append((row["level"], row["cell"], at, percent(row["mean"]), interval(row["low"], row["high"]), row["n"]))
+    shown = grid(("arm", "cell", "at", "test accuracy", "95 % interval", "seeds"), rows)
     yield f"<details><summary>What represents each arm</summary>{shown}</details>"
 
 
@@ -190,19 +190,20 @@ def _plane(found: Findings) -> Iterator[str]:
 def _across(found: Findings, factor: str) -> Iterator[str]:
     """Arms x levels of a context factor, with the drop from best to worst."""
     values = found.arms.pivot_table(index="level", columns=factor, values="mean", sort=False)
+    seeds = found.arms.groupby("level").n.agg(["min", "max"])
     if values.shape[1] < 2:
         return
     drops = {row["level"]: row for row in factor_drops(found.table, factor).to_dict("records")}
     by_level = {str(level): list(row) for level, row in zip(values.index, values.to_numpy(), strict=True)}
     rows = [
-        (level, *map(percent, by_level[level]), *_drop(drops.get(level)))
+        (level, *map(percent, by_level[level]), _counted(*seeds.loc[level]), *_drop(drops.get(level)))
         for level in found.ranked.level
         if level in by_level
     ]
-    yield grid(("arm", *map(str, values), "best", "drop, points", "95 % interval"), rows)
+    yield grid(("arm", *map(str, values), "seeds", "best", "drop, points", "95 % interval", "seeds of the drop"), rows)
     yield (
         f"<p class='soft'>Each arm as it is represented under each {html.escape(factor)}; the drop is from its best to "
-        "its worst one, paired by seed. Being chosen as best and worst makes a drop larger than it is where the two "
+        "its worst one, paired by seed, over the seeds that both have. Being chosen as best and worst makes a drop larger than it is where the two "
         "hardly differ.</p>"
     )
 
@@ -226,10 +227,10 @@ def _stable(found: Findings) -> Iterator[str]:
     if found.stability.empty:
         return
     rows = [
-        (row["between"], row["pairs"], f"{row['tau']:.2f}", f"{row['lowest']:.2f}")
+        (row["between"], row["pairs"], f"{row['tau']:.2f}", f"{row['lowest']:.2f}", row["n"])
         for row in found.stability.to_dict("records")
     ]
-    yield grid(("between", "pairs", "Kendall's tau, mean", "lowest"), rows)
+    yield grid(("between", "pairs", "Kendall's tau, mean", "lowest", "seeds"), rows)
     yield (
         "<p class='soft'>Rank correlation of two rankings of the arms: 1 is the same order, 0 no relation. Between "
         "replicates: of two seeds of the same cells and draws, do both order the arms alike? Another choice of draws is not in "
@@ -237,8 +238,15 @@ def _stable(found: Findings) -> Iterator[str]:
     )
 
 
-def _drop(row: Mapping[Any, Any] | None) -> tuple[str, str, str]:
-    return ("–", "–", "") if row is None else (row["best"], points(row["drop"]), interval(row["low"], row["high"]))
+def _drop(row: Mapping[Any, Any] | None) -> tuple[Any, ...]:
+    if row is None:
+        return "–", "–", "", "–"
+    return row["best"], points(row["drop"]), interval(row["low"], row["high"]), row["n"]
+
+
+def _counted(least: int, most: int) -> str:
+    """How many seeds several means are of."""
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def _explained(found: Findings) -> Iterator[str]:
@@ -265,10 +273,12 @@ def _explained(found: Findings) -> Iterator[str]:
 
 
 def _curves(found: Findings) -> Iterator[str]:
+    curves = learning_curves(found.table, found.landscape.records)
+    n = f" ({_counted(curves.n.min(), curves.n.max())} seeds; hover for n)" if len(curves) else ""
     yield figure(
-        curves_figure(learning_curves(found.table, found.landscape.records), list(found.ranked.level)),
+        curves_figure(curves, list(found.ranked.level)),
         "Validation error of confirm trials by epoch, up is better, mean over contexts; the band is the 95 % t interval over "
-        "seeds.",
+        f"seeds{n}.",
         "Validation error by epoch",
     )
 

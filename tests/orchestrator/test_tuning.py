@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
 from pathlib import Path
@@ -10,10 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.landscape.landscape import Landscape
 from orchestrator.landscape.pooled import pooled_iqm
 from orchestrator.landscape.spread import factor_drops, rank_stability, sensitivity, tunability
 from orchestrator.landscape.tuning import boundary_flags, equal_search, expected_best, robustness, tuning_curve
 from orchestrator.landscape.values import ranking, read_table
+from orchestrator.plan import Plan
+from orchestrator.report import Findings, write_report
+from search_spaces import load_space
 
 LRS = (0.001, 0.01, 0.1, 1.0)
 
@@ -207,6 +212,22 @@ def test_two_tune_replicates_are_one_draw() -> None:
     assert robustness(table).set_index("level").draws["kl"] == 8
 
 
+def test_draws_are_compared_over_the_tune_replicates_that_all_have() -> None:
+    """Replicate -1 is 0.2 worse everywhere. One trial of it failed: the draw that lacks it does not become the best for that."""
+    second = TABLE[TABLE.stage == "tune"].assign(replicate=-1)
+    second["val_accuracy"] -= 0.2
+    gone = (second.cell == "kl,adamw") & (second.draw == 1)
+    table = pd.concat([TABLE, second[~gone]], ignore_index=True)
+    table.attrs = TABLE.attrs
+    curve, alone = tuning_curve(table), tuning_curve(TABLE)
+    assert curve.expected.tolist() == pytest.approx(alone.expected.tolist())
+    assert (curve.n == 1).all()
+    whole = pd.concat([TABLE, second], ignore_index=True)
+    whole.attrs = TABLE.attrs
+    assert (tuning_curve(whole).n == 2).all()
+    assert tuning_curve(whole).expected.tolist() == pytest.approx((alone.expected - 0.1).tolist())
+
+
 def test_ranges_are_over_the_replicates_that_all_arms_have() -> None:
     """Without replicate 4 of kl, best and worst are of replicates 1 to 3: never a negative range."""
     gone = (TABLE.cell == "kl,adamw") & (TABLE.stage == "confirm") & (TABLE.replicate > 1)
@@ -233,3 +254,28 @@ def test_a_table_without_arms_has_its_losses_as_arms_and_a_missing_column_is_nam
     assert ranking(table).level.tolist() == ["kl", "ce"]
     with pytest.raises(ValueError, match="the table has no column 'stage'; it has"):
         ranking(TABLE.drop(columns="stage"))
+
+
+def test_the_page_says_of_how_many_seeds_its_means_are(tmp_path: Path) -> None:
+    """Without one trial of kl under sgd its means are of 3 seeds there and 4 elsewhere; the drop and the rankings are of 3."""
+    space = {
+        "name": "x",
+        "data": {"real": "digits"},
+        "teacher": {"model": "convnet2"},
+        "scientific": {"loss": ["kl", "ce"], "optimizer": ["adamw", "sgd"]},
+        "nuisance": {"lr": {"loguniform": [0.001, 0.1]}, "draws": 4},
+        "fixed": {"student": "convnet2"},
+    }
+    seeds = TABLE[TABLE.stage == "confirm"].replicate.max()
+    gone = (TABLE.cell == "kl,sgd") & (TABLE.stage == "confirm") & (TABLE.replicate == seeds)
+    table = TABLE[~gone].assign(lr=0.01, epochs=10, stopped_by=None, run_id=None, audited=False)
+    table["trial_id"] = [f"t{i}" for i in range(len(table))]
+    table.attrs = TABLE.attrs
+    page = write_report(Findings(Landscape(Plan("x", load_space(space), "cpu"), table, [], {})), tmp_path).read_text()
+    parts = page.split("<section")
+    across = next(part for part in parts if "Across optimizer" in part and "drop, points" in part)
+    assert f"<td>{seeds - 1} to {seeds}</td>" in across
+    assert f"<td>{seeds - 1}</td>" in across
+    stable = next(part for part in parts if "Kendall's tau, mean" in html.unescape(part))
+    assert ">seeds</th>" in stable
+    assert f"<td>{seeds - 1}</td>" in stable
