@@ -48,7 +48,8 @@ space beside it, editors with a YAML language server complete keys, show what th
   axis (all names, unless `scientific.dataset` lists some), and `teacher` may be a mapping of the same names.
 - Networks by name: `convnet2` to `convnet6`; `mlp`, `lenet`, `alexnet` and `vgg11` as in DC's code (28-pixel images are padded to 32 by
   their first convolution); `resnet20` for CIFAR (shortcuts padded with zeros, half on each side); `resnet18_modified`, `resnet34_modified` and
-  `resnet50_modified` with a small stem (3x3 convolution of stride 1, no max pool). Their published checkpoints are recognised by their keys, so
+  `resnet50_modified` with a small stem (3x3 convolution of stride 1, no max pool). An AlexNet trained here as teacher needs a
+  smaller `teacher.train.lr` than the default (5.0e-4). Their published checkpoints are recognised by their keys, so
   are VGG-13, -16 and -19 and CIFAR ResNets of any 6n + 2 layers. Declined: DC's `ResNet18_AP` and `VGG` variants of other widths, since no
   evaluation protocol that is reproduced here trains or asks them.
 - `variants` names combinations that are no product of axes: `variants: {full: {views: 100}, few: {views: 10, label_top_k: 3}}`

@@ -24,7 +24,7 @@ from trainables.data.whitening import whitened
 from trainables.evaluate import accuracy, confusion
 from trainables.findings import Reading
 from trainables.models import Checkpoint, network_from, operations_of, read_checkpoint, recognise, unknown_keys
-from trainables.names import STUDENTS
+from trainables.names import CONVNETS, STUDENTS
 from trainables.networks import ModelShape
 from trainables.prepare.real import Say, whitening_entry
 
@@ -207,7 +207,8 @@ def _trained_teacher(recipe: Mapping[str, Any], real: RealData, cache: Path, say
     teacher = make_teacher(settings["model"], shape, width=settings["width"], norm=settings["norm"], **operations)
     teacher = teacher.to(device())
     if not is_intact(entry):
-        say(f"teacher {settings['model']} of width {settings['width']}: training {training['epochs']} epochs")
+        wide = f" of width {settings['width']}" if settings["model"] in CONVNETS else ""
+        say(f"teacher {settings['model']}{wide}: training {training['epochs']} epochs")
         augmentation = Augmentation("dsa", real.flips)
         mean_colour = torch.zeros_like(real.background)
         train = partial(train_teacher, real.train, teacher, augmentation, mean_colour, say=say, **training)
