@@ -26,6 +26,9 @@ STATED: Final = {
     "experiment": "which of a file's experiments, from 0; none: the last",
 }
 
+#: What may be given as `class_order` where folders have names that are not those of the real classes.
+OF_NAMED_FOLDERS: Final = "sorted (names in sorted order), or the list of the folders' names in label order"
+
 
 def sidecar_of(path: Path) -> Path:
     """In the folder itself, or beside the file."""

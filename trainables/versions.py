@@ -14,7 +14,7 @@ from trainables.names import SCHEDULES
 
 VERSIONS: Final[Mapping[str, int]] = {
     "real": 2,  # readers of real data, their split, normalisation and whitening
-    "distilled": 2,  # readers and makers of distilled sets
+    "distilled": 3,  # readers and makers of distilled sets
     "augmentation": 1,  # drawing and rendering of views
     "labels": 1,  # labelling, rounding and projecting
     "teachers": 1,  # training of teachers

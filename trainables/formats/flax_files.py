@@ -75,12 +75,12 @@ def _array(code: int, data: bytes) -> Any:
         raise ValueError(f"an array of shape {tuple(shape)} in {len(values)} bytes")
     if name == "bfloat16":
         return torch.frombuffer(bytearray(values), dtype=torch.bfloat16).reshape(shape).float().numpy()
-    return np.frombuffer(values, dtype=name).reshape(shape)
+    return np.frombuffer(bytearray(values), dtype=name).reshape(shape)  # a copy that may be written to, as torch wants
 
 
 def _set_in(arrays: Mapping[str, Any], path: Path, place: str) -> Found:
     if not isinstance(arrays.get("y_proto"), np.ndarray):
         raise ValueError(f"{path}: its key 'y_proto' is missing.")
     images = as_images(arrays["x_proto"], path, "x_proto")
-    hard, soft = labels_in(torch.from_numpy(arrays["y_proto"].copy()), len(images), path, "y_proto")
+    hard, soft = labels_in(torch.from_numpy(arrays["y_proto"]), len(images), path, "y_proto")
     return set_of("rcig", images, hard, soft, ask_kind=True, details={"taken_from": place})

@@ -43,7 +43,7 @@ def recognise_folder(folder: Path) -> Found | None:
 
 
 def _numbered(folder: Path, layout: str, pattern: str, names: list[str]) -> Found:
-    """Folders whose names are the labels; unpadded numbers count as numbers, never as text."""
+    """Folders whose names are the labels; unpadded numbers count as numbers, never as text. Without 0 they are names."""
 
     def number(name: str) -> int:
         match = re.fullmatch(pattern, name)
@@ -51,6 +51,10 @@ def _numbered(folder: Path, layout: str, pattern: str, names: list[str]) -> Foun
         return int(match[1])
 
     ordered = tuple(sorted(names, key=number))
+    if (
+        layout != "sre2l" and len({0, *map(number, names)}) == len(names) + 1
+    ):  # without 0: real classes may have these names
+        return _found(folder, "folders", ordered, numbered=False)
     if [number(name) for name in ordered] != list(range(len(ordered))):
         numbers = [number(name) for name in ordered]
         missing = sorted(set(range(numbers[-1] + 1)) - set(numbers))

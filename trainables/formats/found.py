@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainables.data.decode import decode_files
 from trainables.data.survey import Survey, survey_images
+from trainables.sidecar import OF_NAMED_FOLDERS, STATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,15 @@ class Found:
     remarks: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
+
+
+def asking(found: Found, missing: Sequence[str], path: Path) -> str:
+    """The sentence that asks for what nobody stated, with what may be stated of this set."""
+    is_named = isinstance(found.images, ImageFiles) and not found.images.numbered
+    allowed = STATED | ({"class_order": OF_NAMED_FOLDERS} if is_named else {})
+    why = (
+        " ".join(remark for remark in found.remarks if "state label_kind" in remark) if "label_kind" in missing else ""
+    )
+    what = "; ".join(f"{key}: {allowed[key]}" for key in missing)
+    said = f"{path}: recognised as {found.format}, which cannot tell everything; state {what}."
+    return f"{said} {why[:1].upper()}{why[1:]}" if why else said

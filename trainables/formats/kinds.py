@@ -29,6 +29,15 @@ _LEAST_KEPT: Final = 0.3
 _CENTRED_SUM: Final = 0.2
 _CENTRED_FAR: Final = 0.3
 
+#: How far below 0 and above 1 probabilities are taken to be that were learned further, and their sums from 1.
+_LEARNED_FAR: Final = 0.2
+_LEARNED_SUM: Final = 0.25
+#: Relative difference of the sums of rows that are shares of one whole, such as percent.
+_WHOLE: Final = 0.01
+#: Of centred labels that were learned further: how far they went, and the least median distance of the two largest entries.
+_CENTRED_LEARNED: Final = 0.6
+_GAP: Final = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -43,11 +52,12 @@ class Rows:
     remark: str = ""
 
 
-def kind_of_rows(soft: Tensor) -> Rows:
+def kind_of_rows(soft: Tensor, *, may_be_learned: bool = True) -> Rows:
     """What rows of soft labels are.
 
     Args:
         soft: (N, C), finite.
+        may_be_learned: They may have been learned, so that they are no more what they began as; False for a network's outputs.
     """
     rows = soft.double()
     low, high, sums = float(rows.min()), float(rows.max()), rows.sum(dim=1)
@@ -57,7 +67,8 @@ def kind_of_rows(soft: Tensor) -> Rows:
         return _of_negative(rows)
     if _is_centred(rows):
         return Rows("centred", "soft labels are centred (one-hot less 1 / C): for squared errors and angles.")
-    return Rows("logit")
+    doubt = _doubt_about_logits(rows, sums) if may_be_learned else ""
+    return Rows(None, f"{doubt}; state label_kind.") if doubt else Rows("logit")
 
 
 def possible_kinds(soft: Tensor) -> dict[str, str]:
@@ -67,6 +78,7 @@ def possible_kinds(soft: Tensor) -> dict[str, str]:
     found, most = kind_of_rows(soft).kind, 1 + max(ROUNDING, _TWO_DECIMALS * rows.shape[1])
     shown = f"they are {low:.3g} to {high:.3g}, their sums {float(sums.min()):.3g} to {float(sums.max()):.3g}"
     are_shares = low >= -1e-3 and high <= 1 + ROUNDING and bool(((sums > 0) & (sums < most)).all())
+    are_shares = are_shares or _are_nearly_shares(rows, sums) or _are_of_one_whole(rows, sums)
     are_logs = high <= 1e-2 and bool((rows.logsumexp(dim=1) < 0.1).all())
     is_taken = {"prob": "every row is a distribution", "logprob": "rows are logarithms of probabilities"}
     return {
@@ -85,6 +97,70 @@ def as_kind(soft: Tensor, kind: str) -> Tensor:
         return rows
     rows = rows.clamp_min(0)
     return rows / rows.sum(dim=1, keepdim=True)
+
+
+def correction(soft: Tensor, kind: str) -> str:
+    """What `as_kind` changes in rows that a user states to be probabilities, a sentence; "" where it is rounding or nothing."""
+    if kind != "prob":
+        return ""
+    rows = soft.double()
+    whole = float(rows.sum(dim=1).median())
+    scaled = rows / whole if whole > 0 and abs(whole - 1) > _LEARNED_SUM else rows
+    change = float((as_kind(scaled, kind).double() - scaled).abs().max())
+    said = "" if scaled is rows else f" their sum (about {whole:.4g}), and so by"
+    if change < ROUNDING / 2 and scaled is rows:
+        return ""
+    return (
+        f"soft labels are stated to be probabilities: negative ones become 0 and rows are divided by{said} what makes them "
+        f"sum to 1; the largest correction of a probability is {change:.2g}."
+    )
+
+
+def _doubt_about_logits(rows: Tensor, sums: Tensor) -> str:
+    """Why rows may be something else than logits, without a full stop; "" if nothing speaks for that."""
+    shown = f"soft labels are {float(rows.min()):.3g} to {float(rows.max()):.3g}"
+    if _are_nearly_shares(rows, sums):
+        return f"{shown} and sum to {float(sums.min()):.3g} to {float(sums.max()):.3g}, as probabilities that were learned do"
+    if _are_of_one_whole(rows, sums):
+        return f"{shown} and every row sums to about {float(sums.median()):.4g}, as shares of one whole do (prob)"
+    if _are_two_numbers(rows):
+        return f"{shown} and have one large number per row, all others equal: one-hot rows, moved or scaled (centred or hard)"
+    scale = (rows.shape[1] / 10) ** 0.5  # by which FRePo divides
+    if _may_be_centred(rows) or _may_be_centred(rows * scale):
+        return f"{shown} with one entry far above the others and small sums, as one-hot rows less 1 / C that were learned do"
+    return ""
+
+
+def _are_nearly_shares(rows: Tensor, sums: Tensor) -> bool:
+    """Probabilities that were learned further, without what keeps them probabilities."""
+    inside = float(rows.min()) >= -_LEARNED_FAR and float(rows.max()) <= 1 + _LEARNED_FAR
+    return inside and bool(((sums - 1).abs() <= _LEARNED_SUM).all())
+
+
+def _are_of_one_whole(rows: Tensor, sums: Tensor) -> bool:
+    """Numbers that are not negative and sum to one constant, up to the rounding of whole numbers (percent, bytes)."""
+    whole = float(sums.median())
+    rounding = 0.1 * rows.shape[1] if bool((rows == rows.round()).all()) else 0.0
+    is_uneven = float(rows.min()) < 0.5 * whole / rows.shape[1]  # logits far above 0 have steady sums, too
+    is_share = whole > 0 and is_uneven and float(rows.min()) >= -_WHOLE * whole
+    return is_share and bool(((sums - whole).abs() <= _WHOLE * whole + rounding).all())
+
+
+def _are_two_numbers(rows: Tensor) -> bool:
+    """The same large number in every row, the same small one in all other places."""
+    ordered = rows.sort(dim=1).values
+    small, large = ordered[:, :-1], ordered[:, -1]
+    width = float(large.max() - small.min())
+    return width > 0 and float(large.max() - large.min()) + float(small.max() - small.min()) < 1e-3 * width
+
+
+def _may_be_centred(rows: Tensor) -> bool:
+    """One-hot less 1 / C, learned further than `_is_centred` takes for granted."""
+    classes = rows.shape[1]
+    if float(rows.min()) < -1 / classes - _CENTRED_LEARNED or float(rows.max()) > 1 + _CENTRED_LEARNED:
+        return False
+    first, second = rows.topk(2, dim=1).values.unbind(dim=1)
+    return float((first - second).median()) >= _GAP and float(rows.sum(dim=1).abs().median()) < 0.15 * classes**0.5
 
 
 def _of_unit_range(rows: Tensor, sums: Tensor) -> Rows:

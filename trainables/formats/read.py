@@ -15,13 +15,12 @@ from torch import Tensor
 
 from trainables.arrays import changed_rows
 from trainables.data.decode import side_of
-from trainables.formats.found import Found, ImageFiles
-from trainables.formats.kinds import as_kind, possible_kinds
+from trainables.formats.found import Found, ImageFiles, asking
+from trainables.formats.kinds import as_kind, correction, possible_kinds
 from trainables.formats.pixels import looks_whitened
 from trainables.formats.positions import hard_labels
 from trainables.formats.recognise import recognise_path
 from trainables.formats.tensors import experiment_of
-from trainables.sidecar import STATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +203,11 @@ def missing_keys(found: Found, given: Mapping[str, Any]) -> list[str]:
 
 
 def remarks_on(found: Found, given: Mapping[str, Any]) -> list[str]:
-    """What was decided about a set's content and should be known, in sentences; nothing about what a user stated."""
-    return [*found.remarks] if given.get("label_kind") in (None, found.label_kind) else []
+    """What was decided about a set's content and should be known, in sentences; of what a user stated only its effect."""
+    if (stated := given.get("label_kind")) in (None, found.label_kind):
+        return [*found.remarks]
+    said = correction(found.soft, stated) if found.soft is not None else ""
+    return [said] if said else []
 
 
 def doubts_about(found: Found, given: Mapping[str, Any]) -> list[str]:
@@ -238,8 +240,7 @@ def _require_stated(found: Found, given: Mapping[str, Any], path: Path, classes:
     if "class_order" in missing and _named_as_real(found, classes):
         missing.remove("class_order")
     if missing:
-        what = "; ".join(f"{key}: {STATED[key]}" for key in missing)
-        raise ValueError(f"{path}: recognised as {found.format}, which cannot tell everything; state {what}.")
+        raise ValueError(asking(found, missing, path))
     if found.format == "kip" and given.get("pixel_space") == "zca":
         raise ValueError(f"{path}: KIP whitens by a recipe of its own, which is not supported; use another set.")
 
@@ -325,6 +326,10 @@ def _order_of_folders(names: Sequence[str], order: Any, classes: Sequence[str], 
         return torch.tensor(labels)
     if order == "index":
         raise ValueError(f"{path}: class_order: index is for numbers; folders have names, give sorted or a list.")
+    if order == "sorted" and all(name.isdecimal() for name in names) and sorted(names) != sorted(names, key=int):
+        raise ValueError(
+            f"{path}: class_order: sorted, but as text 10 comes before 2; give the list of the folders' names."
+        )
     order = sorted(names) if order == "sorted" else order
     if sorted(order) != sorted(names):
         odd = sorted(set(order) ^ set(names))

@@ -91,7 +91,7 @@ def open_store(root: Path, classes: int | None = None) -> LabelStore | None:
     first = _read_batch(epochs[0][0], None)
     listed = root / "sampler_indices_epoch.json"
     order = read_order(listed) if listed.is_file() else None
-    layout, kind = _layout(first, epochs[0][0]), kind_of_rows(first[5]).kind
+    layout, kind = _layout(first, epochs[0][0]), kind_of_rows(first[5], may_be_learned=False).kind
     return LabelStore(root, epochs, layout, len(first[5]), first[5].shape[1], order, kind)
 
 

@@ -221,7 +221,7 @@ def images_in(value: Any, path: Path, key: str) -> Tensor:
 
 
 def labels_in(value: Any, n: int, path: Path, key: str) -> tuple[Tensor | None, Tensor | None]:
-    """Hard labels (n,), or soft labels (n, C); class indices may be stored as floats.
+    """Hard labels (n,), or soft labels (n, C); class indices may be stored as floats, or one-hot in whole numbers.
 
     Raises:
         ValueError: If there is not one finite label per image, or a class has none.
@@ -230,8 +230,10 @@ def labels_in(value: Any, n: int, path: Path, key: str) -> tuple[Tensor | None, 
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{path}: {key} must be {n} labels, one per image, got {shape}.")
     if value.ndim == 2 and value.shape[1] > 1:
+        if _is_one_hot_in_integers(value):
+            return _require_every_class(value.long().argmax(dim=1), path, key), None
         if not value.is_floating_point():
-            raise ValueError(f"{path}: soft {key} must be floats, got {value.dtype}.")
+            raise ValueError(f"{path}: soft {key} must be floats, or one-hot in whole numbers, got {value.dtype}.")
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{path}: {key} has values that are NaN or infinite.")
         return None, value.detach().float()
@@ -241,6 +243,14 @@ def labels_in(value: Any, n: int, path: Path, key: str) -> tuple[Tensor | None, 
     if flat.dtype == torch.bool:
         raise ValueError(f"{path}: hard {key} must be whole numbers, got {value.dtype}.")
     return _require_every_class(flat.long(), path, key), None
+
+
+def _is_one_hot_in_integers(rows: Tensor) -> bool:
+    """One 1 in each row of whole numbers or truth values, 0 elsewhere."""
+    if rows.is_floating_point() or rows.is_complex():
+        return False
+    counts = rows.long()
+    return bool(((counts == 0) | (counts == 1)).all() and (counts.sum(dim=1) == 1).all())
 
 
 def _require_every_class(hard: Tensor, path: Path, key: str) -> Tensor:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainables.formats.found import asking
 from trainables.formats.read import missing_keys, require_fitting
 from trainables.formats.recognise import recognise_path
 from trainables.isolated import look_apart
@@ -19,7 +20,6 @@ from trainables.networks import ModelShape
 from trainables.prepare.bank import fitting_store
 from trainables.prepare.projector import read_backbone, read_text
 from trainables.prepare.teacher import USUAL_CHANNELS, require_readable
-from trainables.sidecar import STATED
 
 Look = Callable[[], None]
 
@@ -88,8 +88,7 @@ def _require_all_stated(path: Path, stated: Mapping[str, Any]) -> None:
     if found.kind != "distilled":
         raise ValueError(f"{path}: {found.kind} ({found.format}), not a distilled set.")
     if missing := [key for key in missing_keys(found, stated) if key != "class_order"]:
-        what = "; ".join(f"{key}: {STATED[key]}" for key in missing)
-        raise ValueError(f"{path}: recognised as {found.format}, which cannot tell everything; state {what}.")
+        raise ValueError(asking(found, missing, path))
 
 
 def _open_store(one: Mapping[str, Any]) -> None:

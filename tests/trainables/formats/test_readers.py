@@ -369,6 +369,22 @@ def test_numbered_folders_need_a_statement_where_the_real_classes_have_an_order_
     assert {int(y): int(i[0, 0, 0]) for i, y in zip(by_place.images, by_place.hard, strict=True)}[0] == 10
 
 
+def test_numbered_folders_without_0_are_names(tmp_path: Path) -> None:
+    """Classes 1 to 10 here and in the real data; `sorted` would not say whether 10 comes before 2."""
+    path = builders.d4m(tmp_path, None)
+    shutil.rmtree(path / "0")
+    real = tuple(str(k) for k in range(10, 0, -1))
+    found = read(path, {}, real)
+    assert [20 * int(real[y]) + 10 for y in found.hard] == [int(image[0, 0, 0]) for image in found.images]
+    others = tuple(f"c{k}" for k in range(10))
+    with pytest.raises(
+        ValueError, match=r"state class_order: sorted \(names in sorted order\), or the list of the folders'"
+    ):
+        read(path, {}, others)
+    with pytest.raises(ValueError, match="as text 10 comes before 2"):
+        read(path, {"class_order": "sorted"}, others)
+
+
 def test_names_that_differ_in_case_and_dashes_are_the_same_classes(tmp_path: Path) -> None:
     found = read(builders.generated(tmp_path, None), {}, ("Ape", "CAT", "zebra"))
     assert {(int(i[0, 0, 0]), int(y)) for i, y in zip(found.images, found.hard, strict=True)} == {
