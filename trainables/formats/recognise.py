@@ -105,4 +105,6 @@ def _checkpoint(content: Any, path: Path) -> Found | None:
         asks = f"{known}; a network of timm or torchvision is named by teacher.model (timm/NAME or torchvision/NAME)."
         return Found(kind="checkpoint", format="unknown", problems=(asks,), details={"parameters": len(weights)})
     facts = architecture.as_dict()
+    if isinstance(said := content.get("acc"), int | float):  # what those who trained it say of it
+        facts |= {"acc": said}
     return Found(kind="checkpoint", format=architecture.name, classes=architecture.classes, details=facts)

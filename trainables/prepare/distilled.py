@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,9 +72,7 @@ def _read(
     path = Path(wanted["path"]).expanduser()
     fit: dict[str, Any] = {"classes": real.names, "size": real.size, "is_ordered": is_ordered}
     file = read_distilled(path, wanted["stated"], **fit, scratch=cache)
-    channels = real.test.images.shape[1]
-    if file.images.shape[1] != channels:
-        raise ValueError(f"{path}: images of {file.images.shape[1]} channels, the real data have {channels}.")
+    file = with_channels(file, real.test.images.shape[1], path)
     split = _in_pixels_of(file, real, cache)
     doubts = _require_contrast(split, real, wanted["stated"], path)
     facts: dict[str, Any] = {
@@ -87,6 +85,34 @@ def _read(
         facts["label_kind"] = store.label_kind
         facts["remarks"] += [f"{store.root.name}: {said}" for said in doubts_about_store(store)]
     return split, AboutSet(file.soft, file.label_kind, file.listed, file.native_size, facts)
+
+
+def with_channels(file: DistilledFile, channels: int, path: Path) -> DistilledFile:
+    """A set with as many channels as the real images: three equal ones are gray, gray ones are repeated; it is remarked.
+
+    Many programs write gray images as files of three equal channels (`torchvision.utils.save_image` always does).
+
+    Args:
+        file: What was read; pixels that are normalised or whitened, each channel by numbers of its own, stay as they are.
+        channels: Of the real images, 1 or 3.
+        path: For messages.
+
+    Raises:
+        ValueError: If the channels differ in number and cannot be brought to each other.
+    """
+    images, has = file.images, file.images.shape[1]
+    if has == channels:
+        return file
+    if file.pixel_space not in ("uint8", "raw01") or (has > channels and not bool((images == images[:, :1]).all())):
+        raise ValueError(f"{path}: images of {has} channels, the real data have {channels}.")
+    if has > channels:
+        images, said = images[:, :1].contiguous(), "all images have three equal channels, which are read as one (gray)."
+    else:
+        images, said = (
+            images.repeat(1, channels, 1, 1),
+            "images are gray and the real ones are not; channels are repeated.",
+        )
+    return replace(file, images=images, remarks=(*file.remarks, said))
 
 
 def _in_pixels_of(file: DistilledFile, real: RealData, cache: Path) -> Split:
