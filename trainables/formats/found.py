@@ -48,7 +48,7 @@ class Found:
     """What a path was recognised as.
 
     Attributes:
-        kind: "distilled", "labels" or "checkpoint".
+        kind: "distilled", "labels", "checkpoint", or "real" (images for `data.real`).
         format: A word for the layout, such as "gift" or "fkd".
         images: (N, channels, H, W) float or uint8, or files; None where there are none.
         hard: (N,) labels.

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from trainables.data.survey import survey_images
 from trainables.experts import is_buffer
 from trainables.formats.flax_files import recognise_flax
 from trainables.formats.folders import recognise_folder
@@ -18,6 +19,7 @@ from trainables.formats.numpy_files import recognise_archive, recognise_array
 from trainables.formats.stores import recognise_store
 from trainables.formats.tensors import recognise_tensors, tensors_in
 from trainables.models import recognise, safe_load, weights_of
+from trainables.trees import EVALUATION_FOLDERS, class_folders, image_names
 
 _KNOWN: Final = (
     "GIFT data.pt, IDC and NCFM pairs, DC/DSA/DM res_*.pt, MTT/FTD/TESLA/DATM images_*.pt, DD-Ranking, bare tensors, "
@@ -43,7 +45,24 @@ def _in_folder(path: Path) -> Found | None:
     if (file := tensors_in(path)) is not None:
         found = _in_file(file)
         return found and replace(found, file=file)
-    return recognise_store(path) or recognise_folder(path)
+    return recognise_store(path) or recognise_folder(path) or _real_tree(path)
+
+
+def _real_tree(path: Path) -> Found | None:
+    """Real images, as `data.real` takes them: parts with the same class folders, counted but not decoded."""
+    parts = [name for name in ("train", *EVALUATION_FOLDERS) if (path / name).is_dir()]
+    names = {part: class_folders(path / part) for part in parts}
+    if not set(parts) & set(EVALUATION_FOLDERS) or not all(names.values()):
+        return None
+    counts = {part: sum(len(image_names(path / part / name)) for name in names[part]) for part in parts}
+    if not all(counts.values()):
+        return None
+    part = parts[0]
+    first = [(f"{part}/{name}/{file}", 0) for name in names[part] for file in image_names(path / part / name)[:1]]
+    sizes = sorted(survey_images(path, first).sizes)
+    shown = ", ".join(f"{width} x {height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
+    details = {f"{part}_images": count for part, count in counts.items()} | {"sizes": shown, "use": "data.real"}
+    return Found(kind="real", format="image-tree", classes=len(names[part]), details=details)
 
 
 def _in_file(path: Path) -> Found | None:

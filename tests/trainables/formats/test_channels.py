@@ -59,3 +59,13 @@ def test_the_accuracy_that_a_checkpoint_says_of_itself_is_shown(tmp_path: Path) 
     net = make_model("convnet2", ModelShape(1, 10, 8), width=16, norm="instance")
     torch.save({"net": net.state_dict(), "acc": 91.5}, tmp_path / "net.pth")
     assert inspect_path(tmp_path / "net.pth")["details"]["acc"] == 91.5
+
+
+def test_a_tree_of_real_images_is_called_one_and_is_no_distilled_set(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        read(tmp_path / part, colour=True)
+    facts = inspect_path(tmp_path)
+    assert (facts["kind"], facts["format"], facts["classes"]) == ("real", "image-tree", 2)
+    assert facts["details"] == {"train_images": 4, "test_images": 4, "sizes": "8 x 8", "use": "data.real"}
+    with pytest.raises(ValueError, match=r"real \(image-tree\), not a distilled set"):
+        read_distilled(tmp_path, {}, classes=("ape", "cat"), size=8)
