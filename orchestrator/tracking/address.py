@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 
 #: What MLflow can write to: servers, and databases.
 TRACKERS: Final = ("http://", "https://", "databricks", "sqlite:", "postgresql", "mysql", "mssql")
+_SERVERS: Final = ("http://", "https://")
 #: MLflow's own variables whose values are never shown.
 _SECRET_VARIABLES: Final = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "MYSQL_PWD")
 _SECRET_KEY: Final = re.compile(
     r"(?i)\b([\w-]*(?:password|passwd|pwd|token|secret|api_?key)[\w-]*\s*[=:]\s*)[^\s&'\",;]+"
+)
+#: An address of a server that every parser reads alike: after the host there is no `@`, which could end a user's name for one
+#: parser and be part of the path for another, and nowhere a backslash, a space or what is not printable.
+_HTTP: Final = re.compile(
+    r"(?P<scheme>https?)://(?:[^\s\\/?#\[\]]*@)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
+    r"(?P<path>/[^\s\\?#@]*)?(?:[?#][^\s\\@]*)?"
 )
 _USER_INFO: Final = re.compile(r"(\w://)[^\s'\"]*@")
 
@@ -35,6 +42,9 @@ def public_uri(uri: str) -> str:
     """A tracker's address without what is secret in it: user and password, query, fragment."""
     if "://" not in uri or uri.startswith("sqlite:"):
         return uri
+    if uri.startswith(_SERVERS):
+        found = _server(uri)
+        return f"{_place(found)}{found['path'] or ''}" if found else f"{uri.partition('://')[0]}://..."
     url = _parsed(uri)
     if url is None:
         return f"{uri.partition('://')[0]}://..."
@@ -42,6 +52,29 @@ def public_uri(uri: str) -> str:
     path = None if url.database is None else url.database.partition("#")[0]
     shown = type(url).create(url.drivername, host=host or None, port=url.port, database=path)
     return shown.render_as_string()
+
+
+def _server(uri: str) -> re.Match[str] | None:
+    """The parts of a server's address; None where clients could take it for different servers."""
+    return _HTTP.fullmatch(uri) if uri.isascii() and uri.isprintable() else None
+
+
+def _place(found: re.Match[str]) -> str:
+    """Scheme, host and port, as they are written."""
+    return f"{found['scheme']}://{found['host']}" + (f":{found['port']}" if found["port"] else "")
+
+
+def require_readable(uri: str) -> None:
+    """Refuse an address of a server that can be read in more than one way.
+
+    Raises:
+        ConfigError: With how such an address is written.
+    """
+    if uri.startswith(_SERVERS) and _server(uri) is None:
+        raise ConfigError(
+            f"--tracking-uri: must be readable in one way, got {public_uri(uri)!r}; write http(s)://HOST:PORT/PATH, and "
+            "what is special in a user's name or password as %40 (@), %2F (/), %3F (?), %23 (#)."
+        )
 
 
 def _parsed(uri: str) -> URL | None:
@@ -78,6 +111,7 @@ def check_uri(uri: str) -> None:
     """
     if not uri.startswith(TRACKERS):
         raise ConfigError(f"--tracking-uri: must begin with one of {', '.join(TRACKERS)}, got {public_uri(uri)!r}.")
+    require_readable(uri)
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         raise ConfigError(f"--tracking-uri: there is no file {path}.")
@@ -102,6 +136,9 @@ def require_agreed(uri: str, home: Home, sweep: str) -> None:
     Raises:
         ConfigError: With the address, and how to agree to it.
     """
+    require_readable(uri)
+    if "?" in uri and not uri.startswith((*_SERVERS, "sqlite:")):  # `?host=` would be the server; we store none
+        raise ConfigError(f"sweep {sweep!r} names a tracker with a `?` in its address, {public_uri(uri)}; refused.")
     if uri in ("off", home.store_uri) or _server_of(uri) in _agreed():
         return
     if os.environ.get("MLFLOW_TRACKING_URI") and _server_of(os.environ["MLFLOW_TRACKING_URI"]) == _server_of(uri):
@@ -113,7 +150,12 @@ def require_agreed(uri: str, home: Home, sweep: str) -> None:
 
 
 def agree(uri: str) -> None:
-    """Remember an address that the user has given; where that cannot be written, it is asked for again."""
+    """Remember an address that the user has given; where that cannot be written, it is asked for again.
+
+    Raises:
+        ConfigError: If it is no address.
+    """
+    require_readable(uri)
     if uri == "off" or (server := _server_of(uri)) in (known := _agreed()):
         return
     with suppress(OSError):
@@ -125,7 +167,7 @@ def _agreed() -> set[str]:
     try:
         known = json.loads(_remembered().read_text())["trackers"]
         return {str(server) for server in known}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 
@@ -139,7 +181,9 @@ def _server_of(uri: str) -> str:
     """Scheme, host and port; of a file its path."""
     if (path := sqlite_path(uri)) is not None:
         return sqlite_uri(path.absolute())
-    url = _parsed(uri)
+    if found := _server(uri):
+        return f"{found['scheme']}://{found['host'].strip('[]').lower()}:{found['port'] or ''}"
+    url = None if uri.startswith(_SERVERS) else _parsed(uri)
     if url is None:
         return uri
     host = (url.host or "").rpartition("@")[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.processes import command_of, safe_environment
-from orchestrator.tracking.address import check_uri, sqlite_path
+from orchestrator.tracking.address import check_uri, require_readable, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,6 +31,7 @@ _ENVIRONMENT = {
 
 def open_client(uri: str) -> MlflowClient:
     """A client that gives up on a server that is away, and does not chatter."""
+    require_readable(uri)
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # says each retry; ours says what came of them

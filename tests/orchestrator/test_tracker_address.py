@@ -27,12 +27,13 @@ from orchestrator.tracking.address import (
     sqlite_path,
     without_secrets,
 )
+from orchestrator.tracking.client import open_client
 from search_spaces import ConfigError
 
 SECRET = "s3cr3t"
 ADDRESSES = {
     f"http://ann:{SECRET}@host:5000/ml": "http://host:5000/ml",
-    f"https://ann:x/{SECRET}@host": "https://host",
+    f"https://ann:x/{SECRET}@host": "https://...",
     f"https://ann:x@{SECRET}@host": "https://host",
     f"http://{SECRET}@host:5000": "http://host:5000",
     f"postgresql://ann:x/{SECRET}@db:5432/ml?sslmode=require": "postgresql://db:5432/ml",
@@ -91,6 +92,48 @@ def test_a_stored_address_counts_once_the_user_has_given_it(tmp_path: Path, monk
         require_agreed(uri, home, "x")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     require_agreed(uri, home, "x")
+
+
+#: What one parser takes for a user's name, another takes for the server.
+TWO_FACED = (
+    "http://127.0.0.1:6666/x@127.0.0.1:5555",
+    "http://127.0.0.1:6666?@127.0.0.1:5555",
+    "http://127.0.0.1:6666#@127.0.0.1:5555",
+    "http://127.0.0.1:6666\\@127.0.0.1:5555",
+    "http://127.0.0.1:6666/\\@127.0.0.1:5555",
+    "http://127.0.0.1:5555\n@127.0.0.1:6666",
+    "http://127.0.0.1:5555 @127.0.0.1:6666",
+    "http://127.0.0.1:5555\t/",
+    "http://127.0.0.1:5555\u2100@127.0.0.1:6666",
+    f"http://bob:p/a?s%s#{SECRET}@127.0.0.1:5555",
+)
+
+
+@pytest.mark.parametrize("uri", TWO_FACED)
+def test_an_address_of_two_servers_is_refused_and_not_remembered(uri: str, tmp_path: Path) -> None:
+    agree("http://127.0.0.1:5555")
+    for use in (agree, check_uri, open_client, lambda uri: require_agreed(uri, Home.at(tmp_path), "x")):
+        with pytest.raises(ConfigError, match="readable in one way") as refused:
+            use(uri)
+        assert SECRET not in str(refused.value)
+    assert not [path for path in tmp_path.rglob("trackers.json") if SECRET in path.read_text()]
+
+
+def test_a_stored_database_names_its_host_where_it_is_looked_for(tmp_path: Path) -> None:
+    agree("postgresql://db/ml")
+    require_agreed("postgresql://db/ml", Home.at(tmp_path), "x")
+    with pytest.raises(ConfigError, match="refused"):
+        require_agreed("postgresql://db/ml?host=elsewhere", Home.at(tmp_path), "x")
+
+
+def test_a_damaged_list_of_agreed_trackers_is_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "lossatlas").mkdir()
+    (tmp_path / "lossatlas" / "trackers.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="not given here before"):
+        require_agreed("http://host:5000", Home.at(tmp_path), "x")
+    agree("http://host:5000")
+    require_agreed("http://host:5000", Home.at(tmp_path), "x")
 
 
 @pytest.fixture
