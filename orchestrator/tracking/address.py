@@ -13,7 +13,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from orchestrator.home import Home, sqlite_uri, write_json
 from search_spaces import ConfigError
@@ -190,22 +190,62 @@ def _server_of(uri: str) -> str:
     return f"{url.drivername}://{host.lower()}:{url.port or ''}"
 
 
-def require_own_place(artifact_uri: str, home: Home) -> None:
-    """Refuse to write files where a tracker says: on this machine only below the home directory.
+def require_own_place(artifact_uri: str, home: Home, tracker: str) -> None:
+    """Refuse to write files where a tracker says: on this machine only below the home, else only to agreed servers.
 
     Args:
         artifact_uri: Of a run, as the tracker gives it.
         home: Where files may be written.
+        tracker: Address of the tracker, which the user has agreed to.
 
     Raises:
-        ConfigError: If it is another folder of this machine.
+        ConfigError: If it is another folder of this machine, or a server that the user has not agreed to.
     """
-    parts = urlsplit(artifact_uri)
+    parts = _parts(artifact_uri)
     if parts.scheme not in ("", "file"):
-        return  # sent to a server
+        require_agreed_place(artifact_uri, tracker)
+        return
     place, root = Path(unquote(parts.path)).resolve(), home.path.resolve()
     if parts.netloc not in ("", "localhost") or not place.is_relative_to(root):
         raise ConfigError(
             f"the tracker wants files to be written to {artifact_uri!r:.200}, outside of the home directory {root}; refused. "
             "A server that takes files itself is started with `mlflow server --artifacts-destination FOLDER`."
         )
+
+
+def require_agreed_place(artifact_uri: str, tracker: str) -> None:
+    """Refuse to ask a server for files, with user and password, that only a tracker names.
+
+    A file of SQLite names folders alone: whoever made it is not a server that the user agreed to.
+
+    Args:
+        artifact_uri: Of a run, as the tracker gives it.
+        tracker: Address of the tracker, which the user has agreed to.
+
+    Raises:
+        ConfigError: If it is a server other than the tracker that the user has not agreed to.
+    """
+    parts = _parts(artifact_uri)
+    if parts.scheme in ("", "file"):
+        return
+    is_server = not tracker.startswith("sqlite:")
+    if parts.scheme in ("http", "https", "mlflow-artifacts"):  # these are sent MLflow's user and password
+        server = artifact_uri
+        if parts.scheme == "mlflow-artifacts":  # MLflow takes the tracker's scheme, and its host where none is given
+            server = f"{tracker.partition('://')[0]}://{parts.netloc}" if parts.netloc else tracker
+        is_server = _server(server) is not None and _server_of(server) in {_server_of(tracker), *_agreed()}
+    if not is_server:
+        raise ConfigError(
+            f"the tracker {public_uri(tracker)} keeps files at {hidden(artifact_uri)!r:.200}, a server that you have not "
+            "given here before; refused. Give its address with --tracking-uri once if that is right."
+        )
+
+
+def _parts(artifact_uri: str) -> SplitResult:
+    """The parts of an artifact place; `urlsplit` would drop what is not printable, and what uses the address would not."""
+    try:
+        if not artifact_uri.isprintable():
+            raise ValueError
+        return urlsplit(artifact_uri.strip())
+    except ValueError as err:
+        raise ConfigError(f"the tracker's place for files cannot be read, got {artifact_uri!r:.200}; refused.") from err

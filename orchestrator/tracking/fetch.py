@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.home import Home
 from orchestrator.journal import Journal
 from orchestrator.run_fields import TrackedTrial, tracked_cell
-from orchestrator.tracking.address import agree, check_uri, public_uri, without_secrets
+from orchestrator.tracking.address import agree, check_uri, public_uri, require_agreed_place, without_secrets
 from orchestrator.tracking.client import open_client, trial_runs
 from search_spaces import ConfigError
 from search_spaces.trials import check_trial
@@ -102,6 +102,7 @@ def fetch_sweep(uri: str, name: str, home: Home) -> None:
         if not parents:
             raise ConfigError(f"no sweep {name!r} at {public_uri(uri)}.")
         parent = parents[0].info.run_id
+        require_agreed_place(parents[0].info.artifact_uri, uri)
         with tempfile.TemporaryDirectory() as place:
             found = [Path(client.download_artifacts(parent, p.name, place)) for p in (folder.plan, folder.journal)]
             folder.path.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def log_report(uri: str, home: Home, sweep: str, files: Iterable[Path]) -> str |
     try:
         client = open_client(uri)
         if parents:
-            require_own_place(client.get_run(parents[-1]).info.artifact_uri, home)
+            require_own_place(client.get_run(parents[-1]).info.artifact_uri, home, uri)
         for path in files if parents else ():
             client.log_artifact(parents[-1], str(path), "report")
     except Exception as err:  # noqa: BLE001 (whatever a tracker does, the report is on disk)
@@ -85,11 +85,11 @@ def register_student(  # noqa: PLR0913 (what a registered model is made of)
         mlflow.set_tracking_uri(uri)
         try:
             run = client.get_run(run_id)
-            require_own_place(run.info.artifact_uri, home)
+            require_own_place(run.info.artifact_uri, home, uri)
             model = client.create_logged_model(
                 run.info.experiment_id, name="student", source_run_id=run_id, params=run.data.params
             )
-            require_own_place(model.artifact_location, home)
+            require_own_place(model.artifact_location, home, uri)
             info = mlflow.pytorch.log_model(
                 student,
                 model_id=model.model_id,

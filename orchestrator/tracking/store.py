@@ -62,7 +62,7 @@ class Store:
         try:
             self._experiment = self._find_experiment()
             self._open_parent()
-            require_own_place(self._client.get_run(str(self._parent)).info.artifact_uri, home)
+            require_own_place(self._client.get_run(str(self._parent)).info.artifact_uri, home, uri)
             for trial_id, run_id in self._find_unnoted().items():
                 self._note_run(trial_id, run_id)
         except BaseException:

@@ -17,17 +17,21 @@ import pytest
 from orchestrator import RunOptions, Sweep
 from orchestrator.cli import main
 from orchestrator.home import Home, write_json
+from orchestrator.journal import Journal
 from orchestrator.tracking.address import (
     agree,
     check_uri,
     hidden,
     public_uri,
     require_agreed,
+    require_agreed_place,
     require_own_place,
     sqlite_path,
     without_secrets,
 )
 from orchestrator.tracking.client import open_client
+from orchestrator.tracking.fetch import fetch_sweep
+from orchestrator.tracking.publish import log_report
 from search_spaces import ConfigError
 
 SECRET = "s3cr3t"
@@ -203,8 +207,64 @@ def test_a_colleagues_folder_does_not_send_credentials_anywhere(
 )
 def test_a_tracker_does_not_choose_where_files_are_written(place: str, tmp_path: Path) -> None:
     home = Home.at(tmp_path / "home")
-    require_own_place((home.path / "artifacts" / "1").as_uri(), home)
-    require_own_place("mlflow-artifacts:/1/abc", home)
-    require_own_place("s3://bucket/1", home)
+    require_own_place((home.path / "artifacts" / "1").as_uri(), home, home.store_uri)
     with pytest.raises(ConfigError, match="outside of the home"):
-        require_own_place(place.replace("HOME", str(home.path)), home)
+        require_own_place(place.replace("HOME", str(home.path)), home, home.store_uri)
+
+
+@pytest.mark.parametrize("tracker", ["http://agreed:5000", "STORE", "postgresql://agreed/ml"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://elsewhere:5000/a",
+        "HTTP://elsewhere:5000/a",
+        "http://elsewhere/x@agreed:5000",
+        "http://agreed:5000\\@elsewhere/",
+        "mlflow-artifacts://elsewhere:5000/1",
+        "http://[",
+        "\x0chttp://agreed:5000/",
+    ],
+)
+def test_a_tracker_does_not_choose_the_server_of_files(tracker: str, place: str, tmp_path: Path) -> None:
+    home = Home.at(tmp_path / "home")
+    tracker = tracker.replace("STORE", home.store_uri)
+    with pytest.raises(ConfigError, match="refused"):
+        require_own_place(place, home, tracker)
+    with pytest.raises(ConfigError, match="refused"):
+        require_agreed_place(place, tracker)
+
+
+def test_files_go_to_the_tracker_that_was_given_and_to_what_it_names_for_them(tmp_path: Path) -> None:
+    home = Home.at(tmp_path / "home")
+    for place in ("mlflow-artifacts:/1/abc", "mlflow-artifacts://given:5000/1", "http://given:5000/a", "s3://bucket/1"):
+        require_own_place(place, home, "http://ann:x@given:5000/ml")
+        with pytest.raises(ConfigError, match="a server that you have not given"):
+            require_own_place(place, home, home.store_uri)
+    require_own_place("s3://bucket/1", home, "postgresql://given/ml")
+    agree("https://files")
+    require_own_place("https://files/1", home, "http://given:5000")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_a_copied_store_sends_no_credentials_to_a_server_of_files(
+    home: Path, listener: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its experiment lies at a server that only the database names."""
+    uri, heard = listener
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    at = Home.at(home)
+    at.require_writable()
+    client = open_client(at.store_uri)
+    experiment = client.create_experiment("lossatlas/x", artifact_location=f"{uri}/files")
+    run = client.create_run(experiment, tags={"lossatlas.kind": "sweep"})
+    at.sweep("x").path.mkdir(parents=True)
+    notes = Journal(at.sweep("x").tracked)
+    notes.append("parent", run_id=run.info.run_id, uri=at.store_uri)
+    notes.close()
+    (tmp_path / "report.html").write_text("report")
+    told = log_report(at.store_uri, at, "x", [tmp_path / "report.html"])
+    assert "a server that you have not given" in str(told)
+    with pytest.raises(ConfigError, match="a server that you have not given"):
+        fetch_sweep(at.store_uri, "x", Home.at(tmp_path / "other"))
+    assert heard == []
