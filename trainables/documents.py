@@ -13,6 +13,8 @@ import yaml
 MOST_VALUES: Final = 100_000
 MOST_KEYS: Final = 2_000
 MOST_LEVELS: Final = 50
+#: Characters of an integer: those of 64 bits with room for underscores and zeros.
+MOST_DIGITS: Final = 200
 
 
 def read_yaml(text: str) -> Any:
@@ -37,6 +39,13 @@ class _BoundedLoader(yaml.SafeLoader):
     """PyYAML's safe loader, with limits."""
 
     _level = 0
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Python does not print an integer of more than 4,300 digits, and hexadecimal or base 60 makes one."""
+        value = int(super().construct_yaml_int(node)) if len(node.value) <= MOST_DIGITS else 2**64
+        if not -(2**63) <= value < 2**64:
+            raise yaml.constructor.ConstructorError(None, None, "an integer of more than 64 bits", node.start_mark)
+        return value
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._level += 1
@@ -66,6 +75,9 @@ class _BoundedLoader(yaml.SafeLoader):
                 None, None, f"key {keys[number]!r} is given twice", node.value[number][0].start_mark
             )
         return mapping
+
+
+_BoundedLoader.add_constructor("tag:yaml.org,2002:int", _BoundedLoader.construct_yaml_int)
 
 
 def _require_few_values(document: Any) -> None:

@@ -66,17 +66,17 @@ def _answer(look: Callable[[], Any], memory: int, writing: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_DATA, (used + memory, used + memory))
         if "torch" in sys.modules:  # its threads were not copied
             sys.modules["torch"].set_num_threads(1)
-        answer = {"found": look()}
+        answer = json.dumps({"found": look()})
     except MemoryError:
-        answer = {"memory": True}
+        answer = json.dumps({"memory": True})
     except (ValueError, OSError) as err:
-        answer = {"error": str(err)}
+        answer = json.dumps({"error": str(err)})
     except RuntimeError as err:  # torch's "not enough memory", among others
-        answer = {"error": f"not readable ({' '.join(str(err).split())[:200]})"}
+        answer = json.dumps({"error": f"not readable ({' '.join(str(err).split())[:200]})"})
     except BaseException as err:  # noqa: BLE001 (whatever it is, the copy must not go on as if it were the original)
-        answer = {"error": f"not readable ({type(err).__name__}: {' '.join(str(err).split())[:200]})"}
+        answer = json.dumps({"error": f"not readable ({type(err).__name__}: {' '.join(str(err).split())[:200]})"})
     with suppress(BaseException), os.fdopen(writing, "w") as file:
-        json.dump(answer, file)
+        file.write(answer)
     os._exit(0)
 
 

@@ -188,6 +188,10 @@ YAML_BOMBS = {
     "date": "a: 2026-13-45",
     "time": "a: 2026-01-01 99:99:99",
     "number": "a: " + "9" * 5000,
+    "hexadecimal": "a: 0x" + "f" * 5000,
+    "base-60": "a: 1" + ":59" * 5000,
+    "binary-key": "? 0b" + "1" * 20_000 + "\n: 1",
+    "65-bits": f"a: {2**64}",
     "float": "a: !!float x",
     "int": "a: !!int ''",
     "null-key": "? [1, 2]\n: 3",
@@ -225,6 +229,8 @@ def test_a_crash_in_a_reader_is_a_message(tmp_path: Path) -> None:
         lambda: bytearray(64 * 2**30): "needs more than 4.0 GiB",
         lambda: os._exit(7): "reading it crashed",
         lambda: {"a": 1 / 0}: "ZeroDivisionError",
+        lambda: {"a": 16**5000}: "limit",
+        lambda: {"a": object()}: "not readable",
     }.items():
         with pytest.raises(ValueError, match=told):
             look_apart(path, harm)
