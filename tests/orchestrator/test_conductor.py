@@ -32,7 +32,7 @@ def plan(tiny: dict[str, Any]) -> Plan:
 def curve(assignment: Assignment) -> list[dict[str, Any]]:
     """A function of the trial alone, as a training is."""
     chance = random.Random(assignment.trial_id)
-    end = chance.random()
+    end = 0.95 * chance.random()
     return [
         {
             "epoch": epoch,
