@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from orchestrator.landscape.values import CONFIDENCE, arm_values, confirmed, paired
+from orchestrator.landscape.values import CONFIDENCE, arm_values, confirmed, in_common, paired
 
 BOOTSTRAPS: Final = 2000
 _SEED: Final = 0
@@ -17,7 +18,8 @@ _SEED: Final = 0
 def pooled_iqm(table: pd.DataFrame, factor: str = "dataset", metric: str = "test_accuracy") -> pd.DataFrame:
     """Interquartile mean of each arm over the runs on all datasets.
 
-    The runs are the replicates of the arm's representing cells that all of these have; a quarter of them is cut off at either end.
+    The runs are the replicates of the arm's representing cells that all arms have everywhere; a quarter of them is cut off at
+    either end.
 
     Args:
         table: The tidy table.
@@ -26,20 +28,21 @@ def pooled_iqm(table: pd.DataFrame, factor: str = "dataset", metric: str = "test
 
     Returns:
         level, datasets, n (runs), iqm, low, high (95 %, bootstrap of the replicates within each dataset and other
-        context), best first; only levels that are there in every dataset.
+        context), best first; only levels that are there in every dataset, with replicates in common (see `ranking`).
 
     Source: docs/method.md 2; Agarwal et al. 2021 (NeurIPS), arXiv:2108.13264. Scores are accuracies as they are, not normalised.
     """
     arms, rows, most = arm_values(table, metric), confirmed(table), table[factor].nunique()
-    values = []
-    for level, mine in arms.groupby("level", sort=False):
-        if mine[factor].nunique() < most:
-            continue
-        seeds = paired(rows, {"": [cell for members in mine.members for cell in members]}, metric)[""].dropna().index
-        known = rows[rows.replicate.isin(seeds)]
-        strata = [known[known.cell.isin(members)][metric].to_numpy() for members in mine.members]
-        if not len(seeds):
-            continue
+    members_of = {
+        str(level): list(mine.members)
+        for level, mine in arms.groupby("level", sort=False)
+        if mine[factor].nunique() == most
+    }
+    means = paired(rows, {level: itertools.chain(*members) for level, members in members_of.items()}, metric)
+    together, values = in_common({str(level): means[level] for level in means}), []
+    known = rows[rows.replicate.isin(together.index)]
+    for level in map(str, together) if len(together) else ():
+        strata = [known[known.cell.isin(members)][metric].to_numpy() for members in members_of[level]]
         random = np.random.default_rng(_SEED)
         again = np.concatenate([random.choice(x, (BOOTSTRAPS, len(x))) for x in strata], axis=1)
         low, high = np.quantile(_iqm(again), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

@@ -19,6 +19,7 @@ from orchestrator.landscape.values import (
     confirmed,
     levels_of,
     mean_interval,
+    means_in_common,
     paired,
     selected_for,
     tuned_validation,
@@ -218,7 +219,10 @@ def _shared_range(own: Matrix, shared: Matrix) -> dict[str, Any]:
 
 
 def _shared_in_tune(here: pd.DataFrame, table: pd.DataFrame, members: Mapping[str, Any]) -> dict[str, Any]:
-    """Ranges of validation: at the draw with the best mean over cells, of arms whose cells got to the end there."""
+    """Ranges of validation: at the draw with the best mean over cells, of arms whose cells got to the end there.
+
+    Draws are compared where all of them have a cell and tune replicate, arms at the replicates that all have.
+    """
     missing = ("shared", "shared_low", "shared_high", "gap", "gap_low", "gap_high")
     nothing = dict.fromkeys(missing, math.nan) | {
         "shared_best": "",
@@ -230,9 +234,12 @@ def _shared_in_tune(here: pd.DataFrame, table: pd.DataFrame, members: Mapping[st
     tune = here[(here.stage == "tune") & here.status.isin(["finished", "stopped"]) & here.val_accuracy.notna()]
     if tune.empty:
         return nothing
-    draw = tune.groupby("draw").val_accuracy.mean().idxmax()
+    draw = means_in_common(
+        tune.pivot_table(index=["cell", "replicate"], columns="draw", values="val_accuracy")
+    ).idxmax()
     ended = tune[(tune.draw == draw) & (tune.status == "finished") & ~tune.diverged.astype(bool)]
-    there, chosen = ended.groupby("cell").val_accuracy.mean(), tuned_validation(table)
+    there = means_in_common(ended.pivot_table(index="replicate", columns="cell", values="val_accuracy"))
+    chosen = tuned_validation(table)
     arms = {level: there.reindex(list(cells)).mean() for level, cells in members.items()}
     known = {level: value for level, value in arms.items() if not math.isnan(value)}
     if len(known) < 2:

@@ -84,12 +84,16 @@ def diverged(table: pd.DataFrame) -> pd.Series:
 
 
 def tuned_validation(table: pd.DataFrame) -> pd.Series:
-    """Mean validation accuracy in `tune` of the draw that was confirmed, by cell; the quantity that arms choose by."""
+    """Mean validation accuracy in `tune` of the draw that was confirmed, by cell; the quantity that arms choose by.
+
+    The mean is over the tune replicates that all cells have; see `means_in_common`.
+    """
     tune = table[(table.stage == "tune") & (table.status == "finished") & ~diverged(table)]
     if tune.empty:
         return pd.Series(dtype=float, index=pd.Index([], name="cell"))
     chosen = confirmed(table)[["cell", "draw"]].drop_duplicates()
-    return tune.merge(chosen, on=["cell", "draw"]).groupby("cell").val_accuracy.mean()
+    rows = tune.merge(chosen, on=["cell", "draw"])
+    return means_in_common(rows.pivot_table(index="replicate", columns="cell", values="val_accuracy"))
 
 
 def cell_values(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
@@ -185,8 +189,9 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     """Levels by their mean over contexts, best first, each with its paired difference to the best.
 
     Per replicate, a level's value is the mean over contexts of its representing cells, so intervals are over
-    replicates and differences are paired (docs/method.md 3 and 4). A replicate counts where it is there in every context of
-    the level. A level with fewer contexts than others comes after them and has no difference to the best.
+    replicates and differences are paired (docs/method.md 3 and 4). A replicate counts where all levels have it in every context.
+    A level with fewer contexts than others, or so few replicates that fewer than two would be common to all, comes after them
+    with the mean over its own replicates and no difference to the best.
 
     Returns:
         level, mean, low, high, n (replicates), contexts, cells (searched), behind, behind_low, behind_high.
@@ -198,17 +203,18 @@ def ranking(table: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
     rows = confirmed(table)
     values_of = {str(level): _over_contexts(rows, g.members, metric) for level, g in arms.groupby("level")}
     n_cells, n_contexts = arms.groupby("level").cells.sum(), arms.groupby("level").size()
+    together = in_common({level: x for level, x in values_of.items() if n_contexts[level] == n_contexts.max()})
+    used = values_of | {str(level): together[level] for level in together}
     values = [
         (level, *mean_interval(x.to_numpy(), bounds_of(metric)), len(x), n_contexts[level], n_cells[level])
-        for level, x in values_of.items()
+        for level, x in used.items()
     ]
-    ranked = pd.DataFrame(values, columns=columns)
-    ranked = ranked.sort_values(["contexts", "mean"], ascending=False, ignore_index=True)
-    best = values_of[ranked.level[0]]
-    behind = [mean_interval((best - values_of[level]).dropna().to_numpy()) for level in ranked.level]
+    ranked = pd.DataFrame(values, columns=columns).assign(compared=lambda frame: frame.level.isin(together.columns))
+    ranked = ranked.sort_values(["contexts", "compared", "mean"], ascending=False, ignore_index=True)
+    best = used[ranked.level[0]]
+    behind = [mean_interval((best - used[level]).to_numpy() if level in together else []) for level in ranked.level]
     ranked[["behind", "behind_low", "behind_high"]] = behind
-    ranked.loc[ranked.contexts < ranked.contexts.max(), ["behind", "behind_low", "behind_high"]] = math.nan
-    return ranked
+    return ranked.drop(columns="compared")
 
 
 def _over_contexts(rows: pd.DataFrame, members: Iterable[Sequence[str]], metric: str) -> pd.Series:
@@ -259,6 +265,32 @@ def paired(rows: pd.DataFrame, cells: Mapping[Any, Iterable[str]], metric: str) 
         {name: wide.reindex(columns=list(mine)).mean(axis=1, skipna=False) for name, mine in cells.items()},
         index=wide.index,
     )
+
+
+def means_in_common(values: pd.DataFrame) -> pd.Series:
+    """Mean of each column over the replicates (rows) that all columns have, so that no seed makes one better or worse.
+
+    Where they have none in common, the one that most columns have counts, and the others have no mean.
+
+    Args:
+        values: Replicates by what is compared. A column without any value has no mean and takes none away from the others.
+    """
+    known = values.dropna(axis=1, how="all")
+    common = known.dropna()
+    if common.empty and not known.empty:
+        common = known.loc[[known.count(axis=1).idxmax()]]
+    return common.mean().reindex(values.columns)
+
+
+def in_common(values: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """What is ranked (columns) by the replicates that all of it has (rows).
+
+    Where fewer than two would be common (or than one, where none has two), what has the fewest replicates is left out.
+    """
+    wide = pd.DataFrame(values)
+    while wide.shape[1] > 1 and len(wide.dropna()) < min(2, wide.count().max()):
+        wide = wide.drop(columns=wide.iloc[:, ::-1].count().idxmin())
+    return wide.dropna()
 
 
 def by_replicate(rows: pd.DataFrame, metric: str) -> pd.Series:

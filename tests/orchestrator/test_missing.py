@@ -101,6 +101,108 @@ def test_a_statistic_with_missing_trials_is_that_of_a_complete_sub_table(name: s
         assert is_one_of(found.loc[row, column], candidates), (row, column, found.loc[row, column], candidates)
 
 
+def tuned_twice_more() -> pd.DataFrame:
+    """The landscape with three tune replicates, of which one is far harder than the others."""
+    random, tune = np.random.default_rng(1), FULL[FULL.stage == "tune"]
+    offsets = {0: -0.3, -1: 0.1, -2: 0.0}
+    parts = [
+        tune.assign(replicate=r, val_accuracy=tune.val_accuracy + offset + random.normal(0, 0.02, len(tune)))
+        for r, offset in offsets.items()
+    ]
+    table = pd.concat([*parts, FULL[FULL.stage == "confirm"]], ignore_index=True)
+    table.attrs = dict(FULL.attrs)
+    return table.assign(trial_id=[f"t{i}" for i in range(len(table))])
+
+
+TUNED = tuned_twice_more()
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(lost=st.sets(st.sampled_from(list(CONFIRMED)), min_size=1, max_size=3))
+def test_a_ranking_with_missing_confirm_trials_is_that_of_one_complete_sub_table(lost: set[int]) -> None:
+    touched = sorted(set(FULL.replicate[list(lost)]))
+    subsets = [part for size in range(len(touched) + 1) for part in itertools.combinations(touched, size)]
+    found = ranking(FULL.assign(status=FULL.status.mask(FULL.index.isin(list(lost)), "failed")))
+    complete = [ranking(without(FULL, part)) for part in subsets]
+    assert any(found.round(12).equals(table.round(12)) for table in complete), found
+    assert (found.behind >= 0).all()
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(lost=st.sets(st.sampled_from(list(TUNED.index[TUNED.stage == "tune"])), min_size=1, max_size=2))
+def test_arms_choose_with_missing_tune_trials_as_in_the_complete_sub_table(lost: set[int]) -> None:
+    holes = TUNED.assign(status=TUNED.status.mask(TUNED.index.isin(list(lost)), "failed"))
+    touched = set(TUNED.replicate[list(lost)])
+    complete = TUNED[~((TUNED.stage == "tune") & TUNED.replicate.isin(touched))]
+    for statistic in (arm_values, ranking, compare, tunability):
+        pd.testing.assert_frame_equal(statistic(holes), statistic(complete))
+
+
+def seeds_of(stage: str, quality: dict[str, float], seeds: dict[int, float], draw: int = 0) -> pd.DataFrame:
+    """Trials of cells "arm,knob": their quality plus what each seed adds."""
+    rows = [
+        {
+            "cell": cell,
+            "arms": cell[:2],
+            "loss": cell[:2],
+            "replicate": r,
+            "val_accuracy": q + shift,
+            "test_accuracy": q + shift,
+        }
+        for (cell, q), (r, shift) in itertools.product(quality.items(), seeds.items())
+    ]
+    selected = "best" if stage == "confirm" else ""
+    return pd.DataFrame(rows).assign(stage=stage, draw=draw, status="finished", diverged=False, selected=selected)
+
+
+def test_an_arm_does_not_win_by_a_hard_seed_that_it_lacks() -> None:
+    """kl is better than ce by 0.005 at every seed; the mean of ce over its own seeds, 0.675, is above that of kl, 0.64."""
+    table = seeds_of("confirm", {"kl": 0.64, "ce": 0.635}, {1: -0.2, 2: 0.05, 3: 0.04, 4: 0.03, 5: 0.04, 6: 0.04})
+    table = table.assign(
+        dataset="one", status=table.status.mask((table.cell == "ce") & (table.replicate == 1), "failed")
+    )
+    table.attrs["contexts"] = ["dataset"]
+    ranked = ranking(table)
+    assert ranked.level.tolist() == ["kl", "ce"]
+    assert ranked.behind.tolist() == pytest.approx([0, 0.005])
+    assert ranked.n.tolist() == [5, 5]
+    assert pooled_iqm(table).level.tolist() == ["kl", "ce"]
+    assert arm_values(table).n.tolist() == [6, 5]
+
+
+def test_an_arm_without_seeds_in_common_comes_last_and_is_not_compared() -> None:
+    """With seed 3 alone, ce would leave the others one seed to be compared on."""
+    table = seeds_of("confirm", {"kl": 0.6, "js": 0.5, "ce": 0.9}, {1: 0.0, 2: 0.1, 3: 0.2})
+    table.loc[(table.cell == "ce") & (table.replicate < 3), "status"] = "failed"
+    ranked = ranking(table)
+    assert ranked.level.tolist() == ["kl", "js", "ce"]
+    assert ranked.n.tolist() == [3, 3, 1]
+    assert ranked.behind.tolist() == pytest.approx([0, 0.1, math.nan], nan_ok=True)
+    assert ranking(table[table.replicate == 3]).behind.tolist() == pytest.approx([0, 0.3, 0.4]), (
+        "one seed is all there is"
+    )
+
+
+def test_the_shared_draw_is_not_chosen_by_a_hard_seed_that_it_lacks() -> None:
+    """Draw 0 is better than draw 1 by 0.1 at every seed; at draw 0 kl and ce are 0.1 apart, also where ce lacks the hard seed."""
+    quality, seeds = {"kl": 0.7, "ce": 0.6}, {0: -0.3, -1: 0.1}
+    worse = {"kl": 0.6, "ce": 0.5}
+    parts = [
+        seeds_of("confirm", quality, {1: 0.0, 2: 0.1}),
+        seeds_of("tune", quality, seeds),
+        seeds_of("tune", worse, seeds, 1),
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    hard = (table.stage == "tune") & (table.replicate == 0)
+    for lost in (hard & (table.draw == 1), hard & (table.draw == 0) & (table.cell == "ce")):
+        (row,) = sensitivity(table.assign(status=table.status.mask(lost, "failed"))).to_dict("records")
+        assert (row["shared_best"], row["shared"], row["gap"]) == (
+            "kl",
+            pytest.approx(0.1),
+            pytest.approx(0, abs=1e-12),
+        )
+
+
 def test_one_failed_trial_does_not_make_a_drop() -> None:
     """Two data sets far apart and no difference between optimizers: a seed that lacks the hard one is no better seed."""
     rows = []
