@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,12 +29,17 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of an empty database of a PostgreSQL with a data directory of its own."""
-    folder = Path(tmp_path_factory.mktemp("postgres"))
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(0o755)
-    shutil.chown(folder, "postgres")
+def database() -> Iterator[str]:
+    """URL of an empty database of a PostgreSQL with a data directory of its own.
+
+    It is not below pytest's folder: every other pytest of this user closes that to other users, and the server would end.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        shutil.chown(folder, "postgres")
+        yield from _postgres(Path(folder))
+
+
+def _postgres(folder: Path) -> Iterator[str]:
     port = free_port()
     binaries = BINARIES[-1]
 
