@@ -73,6 +73,7 @@ class Chaos:
         while self._server_back_at is not None:
             time.sleep(0.2)
             self._tend_server()
+        self._server.wait()
         self._finish()
 
     def _start(self) -> None:
@@ -105,7 +106,7 @@ class Chaos:
     def _tend_server(self) -> None:
         if self._server_back_at is not None and time.monotonic() >= self._server_back_at:
             self._server_back_at = None
-            self._server.start()
+            self._server.launch()  # it is not waited for here: meanwhile the sweep would end before all has happened
 
     def _driver_kill(self) -> None:
         assert self._driver

@@ -56,8 +56,17 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it; on a busy machine it answers a minute later."""
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, start_new_session=True)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        assert self.process
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             try:
